@@ -1,13 +1,22 @@
 //! Linux-compatible memory management for x86-64 kernels.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "sim")), no_std)]
 #![warn(missing_docs)]
 
 mod addr;
 mod errno;
 mod flags;
+mod frame;
+mod memory;
+mod object;
 mod platform;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+mod slab;
+mod sync;
 
 pub use addr::*;
 pub use errno::{Errno, OutOfMemory};
 pub use flags::{MapFlags, MremapFlags, Prot, VmaFlags};
+pub use frame::{Frame, FrameKind, InitError, MAX_ORDER, OwnedFrame};
+pub use memory::{Memory, Overcommit, PhysRange, Sysctl};
 pub use platform::{CpuSet, MAX_CPUS, PhysAddr, Platform, TlbFlush};

@@ -1,0 +1,327 @@
+//! One machine's memory: its frames, the crate's own objects, and the limits
+//! that all address spaces on it share.
+//!
+//! There is one [`Memory`] per machine, made at boot and lent to everything
+//! else. It is all the state that is not some address space's, so two machines
+//! may live side by side in one process.
+
+use core::sync::atomic::{AtomicIsize, Ordering};
+
+use crate::addr::{PAGE_SIZE, Pfn, is_page_aligned};
+use crate::errno::OutOfMemory;
+use crate::frame::{Frame, FrameAllocator, FrameKind, InitError, OwnedFrame, clear_page};
+use crate::platform::{PhysAddr, Platform};
+
+mod sysctl;
+
+#[cfg(any(test, feature = "fault-injection"))]
+mod injection;
+
+pub use sysctl::{Overcommit, Sysctl};
+
+/// A range of physical memory, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PhysRange {
+    /// First byte.
+    pub start: PhysAddr,
+    /// End (exclusive).
+    pub end: PhysAddr,
+}
+
+impl PhysRange {
+    /// Whether it is page aligned and does not end before it starts.
+    pub(crate) fn is_valid(&self) -> bool {
+        let aligned = |addr: PhysAddr| is_page_aligned(addr.as_u64() as usize);
+        aligned(self.start) && aligned(self.end) && self.start <= self.end
+    }
+
+    /// Its first frame.
+    pub(crate) fn first_pfn(&self) -> usize {
+        Pfn::containing(self.start).0
+    }
+
+    /// The frame after its last one.
+    pub(crate) fn end_pfn(&self) -> usize {
+        Pfn::containing(self.end).0
+    }
+
+    /// Number of frames.
+    pub(crate) fn frames(&self) -> usize {
+        self.end_pfn() - self.first_pfn()
+    }
+}
+
+/// The memory of one machine.
+///
+/// Borrowed by everything that allocates; an address space keeps the borrow,
+/// so a kernel has it for `'static` and a test in a local variable.
+pub struct Memory<P: Platform> {
+    platform: P,
+    frames: FrameAllocator,
+    zero_page: Pfn,
+    kernel_root: Option<PhysAddr>,
+    sysctl: Sysctl,
+    /// Pages that may be written to some day without asking again.
+    committed: AtomicIsize,
+    pub(crate) arenas: Arenas,
+    #[cfg(any(test, feature = "fault-injection"))]
+    injection: injection::Injection,
+}
+
+/// The crate's own objects, by type.
+pub(crate) struct Arenas {}
+
+impl Arenas {
+    const fn new() -> Arenas {
+        Arenas {}
+    }
+}
+
+impl<P: Platform> Memory<P> {
+    /// Takes memory into use.
+    ///
+    /// `regions` are the parts of RAM to manage; some of it goes to the records
+    /// of the frames (1/64 of the span from the lowest to the highest frame).
+    /// `kernel_root` is the top-level page table whose upper half, entries 256
+    /// to 511, every address space shares with the kernel, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// See [`InitError`]; the memory has not been touched then, except when
+    /// there is too little of it.
+    ///
+    /// # Safety
+    ///
+    /// 1. The regions are RAM that nobody else uses from now on, as long as
+    ///    the value or anything made from it lives, and `platform` keeps its
+    ///    promises for all of it.
+    /// 2. `kernel_root`, if given, is a page table that stays, reachable
+    ///    through `platform`, and its upper half does not change any more.
+    pub unsafe fn new(
+        platform: P,
+        regions: &[PhysRange],
+        kernel_root: Option<PhysAddr>,
+    ) -> Result<Memory<P>, InitError> {
+        // SAFETY: the caller's first promise is what this asks for.
+        let frames = unsafe { FrameAllocator::new(&platform, regions)? };
+        let mut memory = Memory {
+            platform,
+            frames,
+            zero_page: Pfn(0),
+            kernel_root,
+            sysctl: Sysctl::new(),
+            committed: AtomicIsize::new(0),
+            arenas: Arenas::new(),
+            #[cfg(any(test, feature = "fault-injection"))]
+            injection: injection::Injection::new(),
+        };
+        let zero_page = memory
+            .alloc_zeroed(FrameKind::Zero)
+            .map_err(|OutOfMemory| InitError::NoRoom)?;
+        memory.zero_page = zero_page.into_raw();
+        Ok(memory)
+    }
+
+    /// The machine.
+    #[inline]
+    pub fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    /// Allocates `1 << order` adjacent frames, aligned to their size, with
+    /// undefined contents. Nothing maps them, and their record says nothing
+    /// but the kind.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] when there is no such block, as always for an order
+    /// above [`MAX_ORDER`](crate::MAX_ORDER).
+    #[inline]
+    pub fn alloc(&self, kind: FrameKind, order: u8) -> Result<OwnedFrame, OutOfMemory> {
+        self.allocation_site()?;
+        self.alloc_uncounted(kind, order)
+    }
+
+    /// Allocates one frame, filled with zeroes.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] when no frame is free.
+    #[inline]
+    pub fn alloc_zeroed(&self, kind: FrameKind) -> Result<OwnedFrame, OutOfMemory> {
+        let frame = self.alloc(kind, 0)?;
+        // SAFETY: the frame is owned, so nothing else accesses it.
+        unsafe { clear_page(self.page_ptr(frame.pfn())) };
+        Ok(frame)
+    }
+
+    /// Frees frames that nothing maps and no TLB knows any more.
+    #[inline]
+    pub fn free(&self, frame: OwnedFrame) {
+        let order = frame.order();
+        let pfn = frame.into_raw();
+        debug_assert!(
+            self.frame(pfn).refcount() <= 1,
+            "{pfn:?} is still referenced"
+        );
+        self.poison(pfn, order);
+        self.frames.free(self.platform.current_cpu(), pfn, order);
+    }
+
+    /// Adds a reference to a frame, on behalf of someone who has one.
+    #[inline]
+    pub(crate) fn get(&self, pfn: Pfn) {
+        self.frame(pfn).get();
+    }
+
+    /// Takes a reference away from a frame, the caller's own, and frees the
+    /// frame if it was the last one.
+    #[inline]
+    pub(crate) fn put(&self, pfn: Pfn) {
+        if let Some(frame) = self.frames.put(pfn) {
+            self.free(frame);
+        }
+    }
+
+    /// Where the direct map has a frame. The pointer is valid for a page, and
+    /// for the whole block when the frame is the first of one.
+    #[inline]
+    pub fn page_ptr(&self, pfn: Pfn) -> *mut u8 {
+        self.platform.phys_to_virt(pfn.addr())
+    }
+
+    /// The record of a frame. For a frame that is not under management it is
+    /// one whose kind is [`FrameKind::Reserved`].
+    #[inline]
+    pub fn frame(&self, pfn: Pfn) -> &Frame {
+        self.frames.frame(pfn)
+    }
+
+    /// Frames under management, in use or free.
+    pub fn total_frames(&self) -> usize {
+        self.frames.total()
+    }
+
+    /// Frames that are free.
+    pub fn free_frames(&self) -> usize {
+        self.frames.count(FrameKind::Free)
+    }
+
+    /// Frames of one kind. While others allocate and free, the figure is
+    /// approximate.
+    pub fn count_frames(&self, kind: FrameKind) -> usize {
+        self.frames.count(kind)
+    }
+
+    /// The page of zeroes that read faults share. It is never freed, and
+    /// neither references nor mappings of it are counted.
+    #[inline]
+    pub fn zero_page(&self) -> Pfn {
+        self.zero_page
+    }
+
+    /// The top-level table whose upper half all address spaces share.
+    #[inline]
+    pub fn kernel_root(&self) -> Option<PhysAddr> {
+        self.kernel_root
+    }
+
+    /// The settings under `/proc/sys/vm`.
+    #[inline]
+    pub fn sysctl(&self) -> &Sysctl {
+        &self.sysctl
+    }
+
+    /// Pages charged by [`charge_commit`](Self::charge_commit): `Committed_AS`
+    /// of `/proc/meminfo`.
+    pub fn committed(&self) -> usize {
+        self.committed.load(Ordering::Relaxed).max(0) as usize
+    }
+
+    /// The most pages that may be charged when overcommitting is forbidden:
+    /// `CommitLimit` of `/proc/meminfo`.
+    pub fn commit_limit(&self) -> usize {
+        self.total_frames() / 100 * self.sysctl.overcommit_ratio()
+    }
+
+    /// Charges `pages` pages that may be written to from now on (Linux's
+    /// `__vm_enough_memory`, for a caller with `CAP_SYS_ADMIN`).
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] when the [overcommit](Overcommit) mode forbids it;
+    /// nothing has been charged then.
+    pub(crate) fn charge_commit(&self, pages: usize) -> Result<(), OutOfMemory> {
+        let Ok(change) = isize::try_from(pages) else {
+            return Err(OutOfMemory);
+        };
+        let committed = self
+            .committed
+            .fetch_add(change, Ordering::Relaxed)
+            .saturating_add(change);
+        let allowed = match self.sysctl.overcommit() {
+            Overcommit::Always => true,
+            Overcommit::Heuristic => pages <= self.total_frames(),
+            Overcommit::Never => committed <= self.commit_limit() as isize,
+        };
+        if !allowed {
+            self.uncharge_commit(pages);
+            return Err(OutOfMemory);
+        }
+        Ok(())
+    }
+
+    /// Takes back what [`charge_commit`](Self::charge_commit) charged.
+    pub(crate) fn uncharge_commit(&self, pages: usize) {
+        self.committed.fetch_sub(pages as isize, Ordering::Relaxed);
+    }
+
+    /// [`alloc`](Self::alloc) where the failure of the caller is injected elsewhere.
+    #[inline]
+    pub(crate) fn alloc_uncounted(
+        &self,
+        kind: FrameKind,
+        order: u8,
+    ) -> Result<OwnedFrame, OutOfMemory> {
+        let pfn = self
+            .frames
+            .alloc(self.platform.current_cpu(), kind, order)
+            .ok_or(OutOfMemory)?;
+        // SAFETY: the block has just been allocated with one reference, which is ours.
+        Ok(unsafe { OwnedFrame::from_raw(pfn, order) })
+    }
+
+    /// Passed by everything that may fail for want of memory.
+    #[inline]
+    pub(crate) fn allocation_site(&self) -> Result<(), OutOfMemory> {
+        #[cfg(any(test, feature = "fault-injection"))]
+        self.injection.pass()?;
+        Ok(())
+    }
+
+    /// In host tests, makes the use of a frame after it was freed show.
+    #[inline]
+    fn poison(&self, pfn: Pfn, order: u8) {
+        #[cfg(any(test, feature = "sim"))]
+        // SAFETY: the caller owns the block and is about to free it.
+        unsafe {
+            self.page_ptr(pfn).write_bytes(0xa5, PAGE_SIZE << order);
+        }
+        #[cfg(not(any(test, feature = "sim")))]
+        let _ = (pfn, order, PAGE_SIZE);
+    }
+}
+
+#[cfg(any(test, feature = "fault-injection"))]
+impl<P: Platform> Memory<P> {
+    /// Makes the `n`-th allocation from now on fail, of a frame or of one of
+    /// the crate's objects, counting from 1; 0 makes none fail.
+    pub fn fail_nth_allocation(&self, n: usize) {
+        self.injection.arm(n);
+    }
+
+    /// Whether the failure asked for has happened since it was asked for.
+    pub fn allocation_failed(&self) -> bool {
+        self.injection.fired()
+    }
+}

@@ -1,0 +1,102 @@
+//! The settings that Linux has under `/proc/sys/vm` and `/proc/sys/kernel`.
+
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+/// What is done about promising more memory than there is (`vm.overcommit_memory`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Overcommit {
+    /// 0: refuse a single request for more than all of memory.
+    Heuristic,
+    /// 1: refuse nothing.
+    Always,
+    /// 2: refuse what goes over the commit limit.
+    Never,
+}
+
+/// The settings, with Linux's defaults. Any of them may change at any time.
+#[derive(Debug)]
+pub struct Sysctl {
+    max_map_count: AtomicUsize,
+    overcommit_memory: AtomicU32,
+    overcommit_ratio: AtomicUsize,
+    mmap_min_addr: AtomicUsize,
+    randomize_va_space: AtomicU32,
+}
+
+impl Sysctl {
+    pub(super) const fn new() -> Sysctl {
+        Sysctl {
+            max_map_count: AtomicUsize::new(65530),
+            overcommit_memory: AtomicU32::new(0),
+            overcommit_ratio: AtomicUsize::new(50),
+            mmap_min_addr: AtomicUsize::new(65536),
+            randomize_va_space: AtomicU32::new(2),
+        }
+    }
+
+    /// The most VMAs an address space may have (`vm.max_map_count`).
+    #[inline]
+    pub fn max_map_count(&self) -> usize {
+        self.max_map_count.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`max_map_count`](Self::max_map_count).
+    pub fn set_max_map_count(&self, count: usize) {
+        self.max_map_count.store(count, Ordering::Relaxed);
+    }
+
+    /// The overcommit mode (`vm.overcommit_memory`).
+    #[inline]
+    pub fn overcommit(&self) -> Overcommit {
+        match self.overcommit_memory.load(Ordering::Relaxed) {
+            1 => Overcommit::Always,
+            2 => Overcommit::Never,
+            _ => Overcommit::Heuristic,
+        }
+    }
+
+    /// Sets [`overcommit`](Self::overcommit).
+    pub fn set_overcommit(&self, mode: Overcommit) {
+        let mode = match mode {
+            Overcommit::Heuristic => 0,
+            Overcommit::Always => 1,
+            Overcommit::Never => 2,
+        };
+        self.overcommit_memory.store(mode, Ordering::Relaxed);
+    }
+
+    /// Per cent of memory that may be promised in mode
+    /// [`Never`](Overcommit::Never) (`vm.overcommit_ratio`).
+    #[inline]
+    pub fn overcommit_ratio(&self) -> usize {
+        self.overcommit_ratio.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`overcommit_ratio`](Self::overcommit_ratio).
+    pub fn set_overcommit_ratio(&self, per_cent: usize) {
+        self.overcommit_ratio.store(per_cent, Ordering::Relaxed);
+    }
+
+    /// The lowest address that may be mapped, in bytes (`vm.mmap_min_addr`).
+    #[inline]
+    pub fn mmap_min_addr(&self) -> usize {
+        self.mmap_min_addr.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`mmap_min_addr`](Self::mmap_min_addr).
+    pub fn set_mmap_min_addr(&self, addr: usize) {
+        self.mmap_min_addr.store(addr, Ordering::Relaxed);
+    }
+
+    /// Whether the layout of new address spaces is randomised: 0 no, 1 all but
+    /// the heap, 2 all (`kernel.randomize_va_space`).
+    #[inline]
+    pub fn randomize_va_space(&self) -> u32 {
+        self.randomize_va_space.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`randomize_va_space`](Self::randomize_va_space).
+    pub fn set_randomize_va_space(&self, mode: u32) {
+        self.randomize_va_space.store(mode, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,343 @@
+//! Typed, fallible allocation of the crate's own objects.
+//!
+//! An [`Arena`] hands out places ("slots") for objects of one type, cut from
+//! whole frames. It is *type-stable*: a slot holds a valid object from the
+//! moment its frame joins the arena until the arena is destroyed, whether it
+//! is handed out or not. So who follows a stale [`Ref`] finds an object, if
+//! not the one it looked for, and checks that under the object's lock; this is
+//! what lets readers look things up without locks.
+//!
+//! What an operation may need is drawn beforehand with [`Arena::reserve`]:
+//! taking objects from a [`Reserve`] cannot fail.
+
+use core::fmt;
+use core::hash::{Hash, Hasher};
+use core::ops::Deref;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use crate::addr::{PAGE_SIZE, Pfn};
+use crate::errno::OutOfMemory;
+use crate::frame::{FrameKind, OwnedFrame};
+use crate::memory::Memory;
+use crate::platform::Platform;
+use crate::sync::SpinLock;
+
+#[cfg(test)]
+mod tests;
+
+/// A chunk of frames has room for at least so many objects.
+const OBJECTS_PER_CHUNK: usize = 8;
+
+/// A place for one object.
+#[repr(C)]
+struct Slot<T> {
+    value: T,
+    /// The next free slot, when this one is free.
+    next: AtomicPtr<Slot<T>>,
+}
+
+/// An object in an arena.
+///
+/// A plain address: copying it copies no ownership. The object exists as long
+/// as the arena does, though it may by then have been freed and be in use as
+/// another one.
+pub(crate) struct Ref<T>(NonNull<Slot<T>>);
+
+impl<T> Ref<T> {
+    /// The object's address, which is not 0 and a multiple of 8.
+    #[inline]
+    pub(crate) fn as_usize(self) -> usize {
+        self.0.as_ptr().expose_provenance()
+    }
+
+    /// The opposite of [`as_usize`](Self::as_usize).
+    ///
+    /// # Safety
+    ///
+    /// `address` comes from `as_usize` of a `Ref<T>` to an arena that has not
+    /// been destroyed.
+    #[inline]
+    pub(crate) unsafe fn from_usize(address: usize) -> Ref<T> {
+        let slot = core::ptr::with_exposed_provenance_mut(address);
+        // SAFETY: the caller says it was a reference before, so it is not null.
+        Ref(unsafe { NonNull::new_unchecked(slot) })
+    }
+}
+
+impl<T> Deref for Ref<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: every slot was initialised before the first reference to it
+        // was made, and stays as it is until the arena is destroyed, which is
+        // promised not to happen while references are in use.
+        unsafe { &(*self.0.as_ptr()).value }
+    }
+}
+
+impl<T> Clone for Ref<T> {
+    #[inline]
+    fn clone(&self) -> Ref<T> {
+        *self
+    }
+}
+
+impl<T> Copy for Ref<T> {}
+
+impl<T> PartialEq for Ref<T> {
+    #[inline]
+    fn eq(&self, other: &Ref<T>) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl<T> Eq for Ref<T> {}
+
+impl<T> Hash for Ref<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl<T> fmt::Debug for Ref<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ref({:p})", self.0)
+    }
+}
+
+// SAFETY: a `Ref` gives shared access to a `T` and nothing more.
+unsafe impl<T: Sync> Send for Ref<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Ref<T> {}
+
+/// Objects of one type, carved from frames.
+///
+/// An object starts out as `T::default()` when its slot is first made, and is
+/// handed out again as its last user left it: whoever allocates sets every
+/// field it cares about.
+pub(crate) struct Arena<T> {
+    free: SpinLock<FreeList<T>>,
+    /// Objects handed out, reserved ones included.
+    in_use: AtomicUsize,
+    /// First frame of the newest chunk, linked on through `Frame::index`; 0: none.
+    chunks: AtomicUsize,
+}
+
+/// Free slots, linked through themselves.
+struct FreeList<T> {
+    head: *mut Slot<T>,
+    len: usize,
+}
+
+// SAFETY: the list owns its slots; what is in them may be shared when `T: Sync`.
+unsafe impl<T: Sync> Send for FreeList<T> {}
+
+impl<T> FreeList<T> {
+    const fn new() -> FreeList<T> {
+        FreeList {
+            head: core::ptr::null_mut(),
+            len: 0,
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, slot: NonNull<Slot<T>>) {
+        // SAFETY: slots are initialised and live as long as the arena (see
+        // `Ref::deref`); `next` is an atomic.
+        unsafe { (*slot.as_ptr()).next.store(self.head, Ordering::Relaxed) };
+        self.head = slot.as_ptr();
+        self.len += 1;
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<NonNull<Slot<T>>> {
+        let slot = NonNull::new(self.head)?;
+        // SAFETY: as in `push`.
+        self.head = unsafe { (*slot.as_ptr()).next.load(Ordering::Relaxed) };
+        self.len -= 1;
+        Some(slot)
+    }
+}
+
+impl<T: Default + Sync> Arena<T> {
+    /// Log 2 of the number of frames in a chunk.
+    const CHUNK_ORDER: u8 = {
+        let pages = (OBJECTS_PER_CHUNK * size_of::<Slot<T>>()).div_ceil(PAGE_SIZE);
+        pages.next_power_of_two().trailing_zeros() as u8
+    };
+    const CHUNK_SLOTS: usize = (PAGE_SIZE << Self::CHUNK_ORDER) / size_of::<Slot<T>>();
+
+    /// An arena without memory.
+    pub(crate) const fn new() -> Arena<T> {
+        const { assert!(align_of::<Slot<T>>() >= 8 && align_of::<Slot<T>>() <= PAGE_SIZE) };
+        Arena {
+            free: SpinLock::new(FreeList::new()),
+            in_use: AtomicUsize::new(0),
+            chunks: AtomicUsize::new(0),
+        }
+    }
+
+    /// Hands out an object.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] when no slot is free and no frame either.
+    #[inline]
+    pub(crate) fn alloc<P: Platform>(&self, memory: &Memory<P>) -> Result<Ref<T>, OutOfMemory> {
+        memory.allocation_site()?;
+        let mut free = self.free.lock();
+        let slot = match free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.grow(memory, &mut free)?;
+                free.pop().ok_or(OutOfMemory)?
+            }
+        };
+        self.count(1);
+        Ok(Ref(slot))
+    }
+
+    /// Takes an object back, which nobody uses any more; stale references may exist.
+    #[inline]
+    pub(crate) fn free(&self, object: Ref<T>) {
+        let mut free = self.free.lock();
+        free.push(object.0);
+        self.count(-1);
+    }
+
+    /// Draws `count` objects for later.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`], and then none has been drawn.
+    pub(crate) fn reserve<P: Platform>(
+        &self,
+        memory: &Memory<P>,
+        count: usize,
+    ) -> Result<Reserve<'_, T>, OutOfMemory> {
+        let mut reserve = Reserve {
+            arena: self,
+            slots: FreeList::new(),
+        };
+        if count == 0 {
+            return Ok(reserve);
+        }
+        for _ in 0..count {
+            memory.allocation_site()?;
+        }
+        let mut free = self.free.lock();
+        while free.len < count {
+            self.grow(memory, &mut free)?;
+        }
+        while reserve.slots.len < count {
+            let Some(slot) = free.pop() else { break };
+            reserve.slots.push(slot);
+        }
+        self.count(count as isize);
+        Ok(reserve)
+    }
+
+    /// Objects handed out, reserved ones included.
+    pub(crate) fn in_use(&self) -> usize {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
+    /// Gives all memory back to the frame allocator.
+    ///
+    /// # Safety
+    ///
+    /// No [`Ref`] into the arena is followed any more.
+    pub(crate) unsafe fn destroy<P: Platform>(&mut self, memory: &Memory<P>) {
+        *self.free.lock() = FreeList::new();
+        self.in_use.store(0, Ordering::Relaxed);
+        let mut chunk = self.chunks.swap(0, Ordering::Relaxed);
+        while chunk != 0 {
+            let pfn = Pfn(chunk);
+            chunk = memory.frame(pfn).index();
+            let slots = memory.page_ptr(pfn).cast::<Slot<T>>();
+            for index in 0..Self::CHUNK_SLOTS {
+                // SAFETY: `grow` initialised so many slots in each chunk, and
+                // the caller says that nobody uses any of them now.
+                unsafe { slots.add(index).drop_in_place() };
+            }
+            // SAFETY: `grow` allocated the block with this order, kept its one
+            // reference, and the slots in it are gone.
+            memory.free(unsafe { OwnedFrame::from_raw(pfn, Self::CHUNK_ORDER) });
+        }
+    }
+
+    /// Called with the lock of `free` held.
+    #[inline]
+    fn count(&self, change: isize) {
+        let in_use = self.in_use.load(Ordering::Relaxed);
+        self.in_use
+            .store(in_use.wrapping_add_signed(change), Ordering::Relaxed);
+    }
+
+    /// Cuts a new chunk into free slots.
+    #[cold]
+    fn grow<P: Platform>(
+        &self,
+        memory: &Memory<P>,
+        free: &mut FreeList<T>,
+    ) -> Result<(), OutOfMemory> {
+        let pfn = memory
+            .alloc_uncounted(FrameKind::Slab, Self::CHUNK_ORDER)?
+            .into_raw();
+        memory
+            .frame(pfn)
+            .set_index(self.chunks.swap(pfn.0, Ordering::Relaxed));
+        let slots = memory.page_ptr(pfn).cast::<Slot<T>>();
+        // Backwards, so that they are handed out in ascending order.
+        for index in (0..Self::CHUNK_SLOTS).rev() {
+            let slot = Slot {
+                value: T::default(),
+                next: AtomicPtr::new(core::ptr::null_mut()),
+            };
+            // SAFETY: slot `index` lies inside the chunk, which is ours alone,
+            // and a page-aligned chunk aligns its slots.
+            let slot = unsafe {
+                let place = slots.add(index);
+                place.write(slot);
+                NonNull::new_unchecked(place)
+            };
+            free.push(slot);
+        }
+        Ok(())
+    }
+}
+
+/// Objects drawn from an arena ahead of their use; what is left goes back on drop.
+pub(crate) struct Reserve<'a, T: Default + Sync> {
+    arena: &'a Arena<T>,
+    slots: FreeList<T>,
+}
+
+impl<T: Default + Sync> Reserve<'_, T> {
+    /// Takes one object; `None` when all that were reserved are taken.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<Ref<T>> {
+        self.slots.pop().map(Ref)
+    }
+
+    /// Objects that are left.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len
+    }
+}
+
+impl<T: Default + Sync> Drop for Reserve<'_, T> {
+    fn drop(&mut self) {
+        if self.slots.len == 0 {
+            return;
+        }
+        let mut free = self.arena.free.lock();
+        self.arena.count(-(self.slots.len as isize));
+        while let Some(slot) = self.slots.pop() {
+            free.push(slot);
+        }
+    }
+}
