@@ -1,0 +1,153 @@
+//! What a thread is to the processor while it does not run, and the switch
+//! from one to another.
+
+use core::arch::global_asm;
+use core::mem::{size_of};
+
+use super::cpu;
+use super::fpu::FpuState;
+use super::stack::KernelStack;
+use super::trap::TrapFrame;
+
+/// A thread's processor state. That of the thread that runs is out of date,
+/// but for its kernel stack, until [`switch`] has left it.
+#[derive(Debug)]
+pub struct Context {
+    /// Where the callee-saved registers lie, return address above them.
+    rsp: usize,
+    fs_base: u64,
+    gs_base: u64,
+    /// None for a thread that never runs a program.
+    fpu: Option<FpuState>,
+    /// None for the stack the CPU booted on.
+    stack: Option<KernelStack>,
+}
+
+/// The callee-saved registers as `switch_stacks` pushes them.
+#[repr(C)]
+struct SwitchFrame {
+    r15: u64,
+    r14: u64,
+    r13: u64,
+    r12: u64,
+    rbx: u64,
+    rbp: u64,
+    return_address: usize,
+}
+
+impl Context {
+    /// The context of the code that calls this, to be filled in when it
+    /// switches away: the thread that the boot code becomes.
+    pub const fn for_boot() -> Context {
+        Context { rsp: 0, fs_base: 0, gs_base: 0, fpu: None, stack: None }
+    }
+
+    /// A thread that first runs `entry(argument)` in the kernel, on `stack`,
+    /// with interrupts disabled.
+    pub fn for_kernel(stack: KernelStack, entry: extern "C" fn(usize) -> !, argument: usize) -> Context {
+        // 16-byte alignment at `entry`: the trampoline calls it with the stack empty.
+        let rsp = stack.top() - size_of::<SwitchFrame>();
+        let frame = SwitchFrame {
+            r15: 0,
+            r14: 0,
+            r13: 0,
+            r12: argument as u64,
+            rbx: entry as usize as u64,
+            rbp: 0,
+            return_address: kernel_thread_start as *const () as usize,
+        };
+        // SAFETY: inside the stack, which is ours, and nothing runs on it yet.
+        unsafe { (rsp as *mut SwitchFrame).write(frame) };
+        Context { rsp, fs_base: 0, gs_base: 0, fpu: None, stack: Some(stack) }
+    }
+
+    /// A thread that first calls [`crate::task::finish_switch`] and then
+    /// returns to the program with the registers of `frame`, `fpu` and the
+    /// thread pointer `fs_base`.
+    pub fn for_user(stack: KernelStack, frame: &TrapFrame, fpu: FpuState, fs_base: u64, gs_base: u64) -> Context {
+        let trap_frame = stack.top() - size_of::<TrapFrame>();
+        let rsp = trap_frame - size_of::<SwitchFrame>();
+        let switch = SwitchFrame {
+            r15: 0,
+            r14: 0,
+            r13: 0,
+            r12: 0,
+            rbx: 0,
+            rbp: 0,
+            return_address: user_thread_start as *const () as usize,
+        };
+        // SAFETY: both lie inside the stack, which is ours, and nothing runs on it yet.
+        unsafe {
+            (trap_frame as *mut TrapFrame).write(*frame);
+            (rsp as *mut SwitchFrame).write(switch);
+        }
+        Context { rsp, fs_base, gs_base, fpu: Some(fpu), stack: Some(stack) }
+    }
+
+    /// The program's FPU state: what it was when the thread last stopped running.
+    pub fn fpu(&mut self) -> Option<&mut FpuState> {
+        self.fpu.as_mut()
+    }
+}
+
+/// Leaves the thread whose context is `*prev` for the one whose is `*next`.
+/// Returns when something switches back to it.
+///
+/// # Safety
+///
+/// Interrupts are disabled. `prev` is the current thread's context; `next`'s
+/// thread runs nowhere; both stay valid (and where they are) while their
+/// threads may be switched to or from. No reference to either is in use.
+pub unsafe fn switch(prev: *mut Context, next: *mut Context) {
+    // SAFETY: the caller vouches for both pointers.
+    let (prev, next) = unsafe { (&mut *prev, &mut *next) };
+    if let Some(fpu) = &mut prev.fpu {
+        fpu.save();
+        prev.fs_base = cpu::fs_base();
+        prev.gs_base = cpu::user_gs_base();
+    }
+    if let Some(fpu) = &next.fpu {
+        fpu.restore();
+        cpu::set_fs_base(next.fs_base);
+        cpu::set_user_gs_base(next.gs_base);
+    }
+    if let Some(stack) = &next.stack {
+        cpu::current().set_kernel_stack(stack.top());
+    }
+    // SAFETY: `next.rsp` was made by `for_*` or by an earlier `switch_stacks`.
+    unsafe { switch_stacks(&raw mut prev.rsp, next.rsp) };
+}
+
+unsafe extern "C" {
+    fn switch_stacks(save: *mut usize, load: usize);
+    fn kernel_thread_start();
+    fn user_thread_start();
+}
+
+global_asm!(
+    ".global switch_stacks",
+    "switch_stacks:",
+    "push rbp",
+    "push rbx",
+    "push r12",
+    "push r13",
+    "push r14",
+    "push r15",
+    "mov [rdi], rsp",
+    "mov rsp, rsi",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop rbx",
+    "pop rbp",
+    "ret",
+    "",
+    ".global kernel_thread_start",
+    "kernel_thread_start:",
+    "mov rdi, r12",
+    "call rbx",
+    "ud2",
+    "user_thread_start:",
+    "ud2",
+);

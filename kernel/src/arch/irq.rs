@@ -1,0 +1,85 @@
+//! Interrupt state, and locks shared with interrupt handlers.
+
+use core::ops::{Deref, DerefMut};
+
+use x86_64::instructions::interrupts;
+
+pub use interrupts::{are_enabled, disable, enable, without_interrupts};
+
+/// Waits for an interrupt with interrupts enabled, and leaves them enabled.
+///
+/// An interrupt that arrives after the caller last looked, with interrupts
+/// disabled, ends the wait at once: `sti` takes effect only after `hlt` began.
+pub fn wait_for_interrupt() {
+    interrupts::enable_and_hlt();
+}
+
+/// A spin lock that keeps interrupts disabled while it is held, so that an
+/// interrupt handler may take it too.
+#[derive(Debug)]
+pub struct IrqMutex<T> {
+    inner: spin::Mutex<T>,
+}
+
+/// Holding an [`IrqMutex`].
+#[derive(Debug)]
+pub struct IrqGuard<'a, T> {
+    // `Some` until dropped: the lock must be released before interrupts return.
+    guard: Option<spin::MutexGuard<'a, T>>,
+    restore: bool,
+}
+
+impl<T> IrqMutex<T> {
+    /// A lock around `value`.
+    pub const fn new(value: T) -> Self {
+        IrqMutex { inner: spin::Mutex::new(value) }
+    }
+
+    /// Disables interrupts and takes the lock.
+    pub fn lock(&self) -> IrqGuard<'_, T> {
+        let restore = interrupts::are_enabled();
+        interrupts::disable();
+        IrqGuard { guard: Some(self.inner.lock()), restore }
+    }
+
+    /// Releases the lock on behalf of a holder that will never do it.
+    ///
+    /// # Safety
+    ///
+    /// No one may go on using a guard of this lock.
+    pub unsafe fn force_unlock(&self) {
+        // SAFETY: as the caller promises.
+        unsafe { self.inner.force_unlock() };
+    }
+}
+
+impl<T> Deref for IrqGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match &self.guard {
+            Some(guard) => guard,
+            // SAFETY: `guard` is `Some` from construction until `drop`.
+            None => unsafe { core::hint::unreachable_unchecked() },
+        }
+    }
+}
+
+impl<T> DerefMut for IrqGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        match &mut self.guard {
+            Some(guard) => guard,
+            // SAFETY: `guard` is `Some` from construction until `drop`.
+            None => unsafe { core::hint::unreachable_unchecked() },
+        }
+    }
+}
+
+impl<T> Drop for IrqGuard<'_, T> {
+    fn drop(&mut self) {
+        self.guard = None;
+        if self.restore {
+            interrupts::enable();
+        }
+    }
+}

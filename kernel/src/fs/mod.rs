@@ -1,0 +1,4 @@
+//! Files.
+
+/// Sets up the root file system.
+pub fn init() {}
