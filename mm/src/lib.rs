@@ -19,4 +19,5 @@ pub use errno::{Errno, OutOfMemory};
 pub use flags::{MapFlags, MremapFlags, Prot, VmaFlags};
 pub use frame::{Frame, FrameKind, InitError, MAX_ORDER, OwnedFrame};
 pub use memory::{Memory, Overcommit, PhysRange, Sysctl};
+pub use object::{MAX_OBJECT_SIZE, ObjectError, ObjectName, ObjectRef};
 pub use platform::{CpuSet, MAX_CPUS, PhysAddr, Platform, TlbFlush};

@@ -10,7 +10,9 @@ use core::sync::atomic::{AtomicIsize, Ordering};
 use crate::addr::{PAGE_SIZE, Pfn, is_page_aligned};
 use crate::errno::OutOfMemory;
 use crate::frame::{Frame, FrameAllocator, FrameKind, InitError, OwnedFrame, clear_page};
+use crate::object::Object;
 use crate::platform::{PhysAddr, Platform};
+use crate::slab::Arena;
 
 mod sysctl;
 
@@ -69,11 +71,15 @@ pub struct Memory<P: Platform> {
 }
 
 /// The crate's own objects, by type.
-pub(crate) struct Arenas {}
+pub(crate) struct Arenas {
+    pub(crate) objects: Arena<Object>,
+}
 
 impl Arenas {
     const fn new() -> Arenas {
-        Arenas {}
+        Arenas {
+            objects: Arena::new(),
+        }
     }
 }
 

@@ -1,1 +1,157 @@
+use super::*;
+use crate::sim;
 
+#[derive(Default)]
+struct Thing {
+    number: AtomicUsize,
+    _rest: [usize; 10],
+}
+
+/// Larger than a frame.
+struct Large {
+    words: [AtomicUsize; 1000],
+}
+
+impl Default for Large {
+    fn default() -> Large {
+        Large { words: [const { AtomicUsize::new(3) }; 1000] }
+    }
+}
+
+#[test]
+fn objects_are_distinct_and_reused() {
+    let memory = sim::memory(1, 256);
+    let arena = Arena::<Thing>::new();
+    let all: Vec<_> = (0..500)
+        .map(|number| {
+            let thing = arena.alloc(&memory).unwrap();
+            thing.number.store(number, Ordering::Relaxed);
+            thing
+        })
+        .collect();
+    assert_eq!(arena.in_use(), 500);
+    for (number, thing) in all.iter().enumerate() {
+        assert_eq!(thing.number.load(Ordering::Relaxed), number);
+    }
+    let frames = memory.count_frames(FrameKind::Slab);
+    assert_eq!(frames, 500usize.div_ceil(PAGE_SIZE / 96));
+    for &thing in &all {
+        arena.free(thing);
+    }
+    assert_eq!(arena.in_use(), 0);
+    for _ in 0..500 {
+        arena.alloc(&memory).unwrap();
+    }
+    assert_eq!(memory.count_frames(FrameKind::Slab), frames);
+}
+
+#[test]
+fn a_freed_object_stays_readable_and_is_handed_out_as_it_was() {
+    let memory = sim::memory(1, 256);
+    let arena = Arena::<Thing>::new();
+    let thing = arena.alloc(&memory).unwrap();
+    thing.number.store(42, Ordering::Relaxed);
+    arena.free(thing);
+    assert_eq!(thing.number.load(Ordering::Relaxed), 42);
+    assert!(arena.alloc(&memory).unwrap() == thing);
+}
+
+#[test]
+fn a_reference_goes_through_an_integer() {
+    let memory = sim::memory(1, 256);
+    let arena = Arena::<Thing>::new();
+    let thing = arena.alloc(&memory).unwrap();
+    assert_eq!(thing.as_usize() % 8, 0);
+    // SAFETY: it comes from a reference, and the arena is there.
+    assert!(unsafe { Ref::<Thing>::from_usize(thing.as_usize()) } == thing);
+}
+
+#[test]
+fn large_objects_share_larger_chunks() {
+    let memory = sim::memory(1, 256);
+    let mut arena = Arena::<Large>::new();
+    let free = memory.free_frames();
+    let objects: Vec<_> = (0..9).map(|_| arena.alloc(&memory).unwrap()).collect();
+    assert!(objects.iter().all(|large| large.words[999].load(Ordering::Relaxed) == 3));
+    assert_eq!(memory.count_frames(FrameKind::Slab), 32);
+    // SAFETY: none of the references is used below.
+    unsafe { arena.destroy(&memory) };
+    assert_eq!(memory.free_frames(), free);
+    assert_eq!(arena.in_use(), 0);
+}
+
+#[test]
+fn a_reserve_cannot_fail_and_returns_what_is_left() {
+    let memory = sim::memory(1, 256);
+    let arena = Arena::<Thing>::new();
+    let mut reserve = arena.reserve(&memory, 3).unwrap();
+    assert_eq!(arena.in_use(), 3);
+    memory.fail_nth_allocation(1);
+    let taken = reserve.take().unwrap();
+    assert_eq!(reserve.len(), 2);
+    drop(reserve);
+    assert_eq!(arena.in_use(), 1);
+    arena.free(taken);
+    assert_eq!(arena.in_use(), 0);
+
+    let mut empty = arena.reserve(&memory, 0).unwrap();
+    assert!(empty.take().is_none());
+}
+
+#[test]
+fn each_allocation_can_be_made_to_fail() {
+    let memory = sim::memory(1, 256);
+    let arena = Arena::<Thing>::new();
+    for n in 1..=4 {
+        memory.fail_nth_allocation(n);
+        assert!(arena.reserve(&memory, 4).is_err());
+        assert!(memory.allocation_failed());
+        assert_eq!(arena.in_use(), 0);
+    }
+    memory.fail_nth_allocation(5);
+    assert!(arena.reserve(&memory, 4).is_ok());
+    assert!(!memory.allocation_failed());
+}
+
+#[test]
+fn running_out_of_frames_is_an_error_that_goes_away() {
+    let memory = sim::memory(1, 64);
+    let arena = Arena::<Thing>::new();
+    let hog: Vec<_> =
+        std::iter::from_fn(|| memory.alloc(FrameKind::Kernel, 0).ok()).collect();
+    assert_eq!(arena.alloc(&memory), Err(OutOfMemory));
+    assert!(arena.reserve(&memory, 1).is_err());
+    hog.into_iter().for_each(|frame| memory.free(frame));
+    assert!(arena.alloc(&memory).is_ok());
+    // More than fits: nothing stays drawn.
+    assert!(arena.reserve(&memory, 100_000).is_err());
+    assert_eq!(arena.in_use(), 1);
+}
+
+#[test]
+fn threads_share_an_arena() {
+    let memory = sim::memory(4, 1024);
+    let arena = Arena::<Thing>::new();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (memory, arena) = (&memory, &arena);
+            scope.spawn(move || {
+                sim::set_cpu(thread);
+                for round in 0..50 {
+                    let mark = thread * 1000 + round;
+                    let mut reserve = arena.reserve(memory, 20).unwrap();
+                    let mine: Vec<_> = std::iter::from_fn(|| reserve.take()).collect();
+                    for thing in &mine {
+                        thing.number.store(mark, Ordering::Relaxed);
+                    }
+                    std::thread::yield_now();
+                    for &thing in &mine {
+                        assert_eq!(thing.number.load(Ordering::Relaxed), mark);
+                        arena.free(thing);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(arena.in_use(), 0);
+}
