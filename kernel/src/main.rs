@@ -8,6 +8,7 @@ extern crate alloc;
 mod arch;
 mod drivers;
 mod elf;
+mod errno;
 mod fs;
 mod log;
 mod memory;
