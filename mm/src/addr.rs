@@ -60,6 +60,9 @@ pub struct PageRange {
 }
 
 impl PageRange {
+    /// No page, at address 0.
+    pub const EMPTY: PageRange = PageRange { start: 0, end: 0 };
+
     /// The range `start..end`, unless it is unaligned, reversed or not below
     /// [`TASK_SIZE`].
     pub const fn new(start: usize, end: usize) -> Option<PageRange> {

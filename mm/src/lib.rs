@@ -3,16 +3,21 @@
 #![warn(missing_docs)]
 
 mod addr;
+mod avl;
 mod errno;
 mod flags;
 mod frame;
 mod memory;
 mod object;
 mod platform;
+#[allow(dead_code, unused_imports)]
+mod rmap;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod slab;
 mod sync;
+#[allow(dead_code, unused_imports)]
+mod vma;
 
 pub use addr::*;
 pub use errno::{Errno, OutOfMemory};

@@ -12,7 +12,9 @@ use crate::errno::OutOfMemory;
 use crate::frame::{Frame, FrameAllocator, FrameKind, InitError, OwnedFrame, clear_page};
 use crate::object::Object;
 use crate::platform::{PhysAddr, Platform};
+use crate::rmap::{AnonVma, Avc};
 use crate::slab::Arena;
+use crate::vma::Vma;
 
 mod sysctl;
 
@@ -73,12 +75,18 @@ pub struct Memory<P: Platform> {
 /// The crate's own objects, by type.
 pub(crate) struct Arenas {
     pub(crate) objects: Arena<Object>,
+    pub(crate) vmas: Arena<Vma>,
+    pub(crate) avcs: Arena<Avc>,
+    pub(crate) anon_vmas: Arena<AnonVma>,
 }
 
 impl Arenas {
     const fn new() -> Arenas {
         Arenas {
             objects: Arena::new(),
+            vmas: Arena::new(),
+            avcs: Arena::new(),
+            anon_vmas: Arena::new(),
         }
     }
 }

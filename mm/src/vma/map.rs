@@ -1,0 +1,224 @@
+//! New VMAs, and how they go.
+
+use super::merge::{Candidate, Fit, Growth, chain_for, soft_dirty};
+use super::spares::Needs;
+use super::{Attributes, Spares, Vma, VmaTree};
+use crate::addr::{PAGE_SHIFT, PageRange};
+use crate::flags::VmaFlags;
+use crate::memory::Memory;
+use crate::platform::Platform;
+use crate::rmap::{self, AnonVma};
+use crate::slab::Ref;
+
+/// A range that is to be mapped where nothing is.
+#[derive(Clone, Copy)]
+pub(crate) struct NewMapping {
+    /// Where.
+    pub(crate) range: PageRange,
+    /// The page index of its first page.
+    pub(crate) pgoff: usize,
+    /// What it is. No reference to the object is passed along: a VMA that is
+    /// made takes its own.
+    pub(crate) attributes: Attributes,
+    /// The VMA whose pages are to be moved there, which the new mapping is
+    /// chained like.
+    pub(crate) copied_from: Option<Ref<Vma>>,
+    /// With what it may merge.
+    pub(crate) merge: MergeWith,
+    /// Goes to [`Vma::space`].
+    pub(crate) space: usize,
+}
+
+/// With which neighbours a new mapping may merge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum MergeWith {
+    /// With all that fit.
+    #[default]
+    Any,
+    /// Only with the previous one (`brk`).
+    Prev,
+    /// With all but the VMA it is copied from, which is to stay
+    /// (`MREMAP_DONTUNMAP`).
+    NotSource,
+}
+
+/// What [`VmaTree::plan_map`] has decided. Good until the tree changes.
+#[derive(Clone, Copy)]
+pub(crate) struct MapPlan {
+    new: NewMapping,
+    prev: Option<Ref<Vma>>,
+    next: Option<Ref<Vma>>,
+    fit: Fit,
+}
+
+impl VmaTree {
+    /// Decides how to map a range that overlaps no VMA.
+    pub(crate) fn plan_map(&self, new: &NewMapping) -> MapPlan {
+        let (prev, next) = self.around(new.range.start());
+        let allowed =
+            |vma: &Ref<Vma>| new.merge != MergeWith::NotSource || new.copied_from != Some(*vma);
+        let candidate = Candidate {
+            range: new.range,
+            pgoff: new.pgoff,
+            attributes: new.attributes,
+            pages_of: new.copied_from,
+        };
+        let fit = candidate.fit(
+            prev.filter(allowed),
+            next.filter(|next| new.merge != MergeWith::Prev && allowed(next)),
+        );
+        MapPlan {
+            new: *new,
+            prev,
+            next,
+            fit,
+        }
+    }
+
+    /// Adds a copy of `parent`, a VMA of a process that forks, after all VMAs
+    /// of the child's. It has the parent's attributes but for the `flags`, and
+    /// no anon_vma if it is wiped on fork. Draws [`Needs::fork`].
+    pub(crate) fn append_fork<P: Platform>(
+        &mut self,
+        memory: &Memory<P>,
+        parent: Ref<Vma>,
+        flags: VmaFlags,
+        space: usize,
+        spares: &mut Spares,
+    ) -> Ref<Vma> {
+        let attributes = Attributes {
+            flags,
+            ..parent.attributes()
+        };
+        let wiped = flags.contains(VmaFlags::WIPEONFORK);
+        let pgoff = if wiped && attributes.object.is_none() {
+            // Its pages, none so far, belong where they are.
+            parent.start() >> PAGE_SHIFT
+        } else {
+            parent.pgoff()
+        };
+        let child = create(memory, spares, parent.range(), pgoff, &attributes, space);
+        self.insert_between(self.last(), None, child);
+        if !wiped {
+            rmap::fork_chain(spares, parent, child);
+        }
+        child
+    }
+
+    /// Takes out and frees all VMAs. No page is mapped any more.
+    pub(crate) fn clear<P: Platform>(&mut self, memory: &Memory<P>) {
+        self.remove_all(|vma| retire(memory, vma));
+    }
+}
+
+impl MapPlan {
+    /// What the commit draws.
+    pub(crate) fn needs(&self) -> Needs {
+        match self.growth() {
+            Some(growth) => Needs {
+                vmas: 0,
+                avcs: growth.chain.avcs(),
+                anon_vmas: 0,
+            },
+            None => Needs::map(self.new.copied_from),
+        }
+    }
+
+    /// Whether the range becomes part of a VMA that is there.
+    pub(crate) fn merges(&self) -> bool {
+        self.fit != Fit::Neither
+    }
+
+    /// Maps the range; returns the VMA that has it now. The objects drawn are
+    /// at most [`MapPlan::needs`], or [`Needs::map`].
+    pub(crate) fn commit<P: Platform>(
+        &self,
+        tree: &mut VmaTree,
+        memory: &Memory<P>,
+        spares: &mut Spares,
+    ) -> Ref<Vma> {
+        let new = &self.new;
+        let Some(growth) = self.growth() else {
+            let vma = create(
+                memory,
+                spares,
+                new.range,
+                new.pgoff,
+                &new.attributes,
+                new.space,
+            );
+            tree.insert_between(self.prev, self.next, vma);
+            if let Some(source) = new.copied_from
+                && let Some(anon_vma) = source.anon_vma()
+            {
+                let root = AnonVma::root(anon_vma);
+                rmap::copy_chain(&root.lock(), spares, source, vma);
+            }
+            return vma;
+        };
+        growth.commit(tree, spares);
+        free_merged(memory, &growth);
+        growth.vma
+    }
+
+    /// The growth of a neighbour that does it.
+    ///
+    /// ```text
+    ///   Prev     PPPP****      ->  PPPPPPPP
+    ///   Next         ****NNNN  ->      NNNNNNNN
+    ///   Both     PPPP****NNNN  ->  PPPPPPPPPPPP
+    /// ```
+    fn growth(&self) -> Option<Growth> {
+        let range = self.new.range;
+        let (vma, start, end, goes) = match self.fit {
+            Fit::Neither => return None,
+            Fit::Prev(prev) => (prev, prev.start(), range.end(), None),
+            Fit::Next(next) => (next, range.start(), next.end(), None),
+            Fit::Both(prev, next) => (prev, prev.start(), next.end(), Some(next)),
+        };
+        let flags = goes.map_or(VmaFlags::empty(), |next| next.flags()) | self.new.attributes.flags;
+        Some(Growth {
+            vma,
+            start,
+            end,
+            shrinks: None,
+            goes: [goes, None],
+            chain: chain_for(&vma, [goes, None], self.new.copied_from),
+            soft_dirty: soft_dirty(flags),
+        })
+    }
+}
+
+/// A VMA that is in no tree yet and has no anon_vma.
+pub(super) fn create<P: Platform>(
+    memory: &Memory<P>,
+    spares: &mut Spares,
+    range: PageRange,
+    pgoff: usize,
+    attributes: &Attributes,
+    space: usize,
+) -> Ref<Vma> {
+    let vma = spares.vma();
+    if let Some(object) = attributes.object {
+        memory.get_object(object);
+    }
+    vma.init(range, pgoff, attributes, space);
+    vma
+}
+
+/// Frees a VMA that has left the tree and of which no page is mapped any more.
+pub(crate) fn retire<P: Platform>(memory: &Memory<P>, vma: Ref<Vma>) {
+    debug_assert!(!vma.is_attached());
+    rmap::unlink(&memory.arenas, vma);
+    if let Some(object) = vma.take_object() {
+        memory.put_object(object);
+    }
+    memory.arenas.vmas.free(vma);
+}
+
+/// Frees the VMAs that went into another one.
+pub(super) fn free_merged<P: Platform>(memory: &Memory<P>, growth: &Growth) {
+    for gone in growth.goes.into_iter().flatten() {
+        retire(memory, gone);
+    }
+}

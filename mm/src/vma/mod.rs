@@ -1,0 +1,67 @@
+//! The VMAs of an address space: finding, making, merging, splitting them.
+//!
+//! A [`Vma`] is a range of pages that are all alike; a [`VmaTree`] has those of
+//! one address space. Two neighbours that could be one VMA are one whenever an
+//! operation makes them so, by the rules of `merge.rs`.
+//!
+//! # How an operation works
+//!
+//! With the mmap lock held for writing, find and *plan*, then *reserve*, then
+//! *commit*. Only reserving can fail, and then nothing has changed:
+//!
+//! ```text
+//! let plan = tree.plan_modify(vma, range, flags, name);
+//! // limits: tree.len() + plan.needs().vmas() VMAs at most
+//! let mut spares = Spares::reserve(memory, plan.needs())?;
+//! // ... whatever else can fail ...
+//! let vma = plan.commit(&mut tree, memory, &mut spares);
+//! ```
+//!
+//! - *Map*: [`VmaTree::plan_map`] with a [`NewMapping`]. Where VMAs must be
+//!   unmapped before there is a plan, reserve for the worst case:
+//!   `Needs::edges(&tree, range) + Needs::map(None)`.
+//! - *Change a range in one VMA*: [`VmaTree::plan_modify`].
+//! - *Change a range over several VMAs*: reserve [`Needs::edges`] once; then
+//!   plan and commit for each VMA in turn, from the lowest on, with
+//!   `range.intersect(vma.range())`, and go on with the VMA that has the end
+//!   of what `commit` returned, for it may have grown over the next one.
+//! - *Unmap*: reserve [`Needs::edges`]; [`VmaTree::split`] at both ends; unmap
+//!   the pages; then for each of [`VmaTree::overlapping`],
+//!   [`VmaTree::remove`] and [`retire`].
+//!   Where only one side of a VMA goes, [`VmaTree::resize`] does without a split.
+//! - *Grow* a VMA (a stack) or shrink it: [`VmaTree::resize`]. To grow one and
+//!   merge it with the next (`mremap`, `brk`): map what is to be added, with
+//!   the same attributes and the page index that goes on; `copied_from` the VMA itself.
+//! - *Move*: map the new range with `copied_from`. The source is retired, or
+//!   with `MREMAP_DONTUNMAP` and moved whole, unlinked ([`unlink`](crate::rmap::unlink))
+//!   and rebased ([`VmaTree::rebase`]).
+//! - *First write fault* of a private VMA: [`prepare`](crate::rmap::prepare).
+//! - *Fork*: for each VMA, reserve [`Needs::fork`], then
+//!   [`VmaTree::append_fork`] to the child's tree.
+//! - *Exit*: unmap all pages, then [`VmaTree::clear`].
+//! - *Find room*: [`VmaTree::gap_top_down`], [`VmaTree::gap_bottom_up`].
+//!
+//! # What always holds
+//!
+//! - VMAs are not empty and do not overlap; tree, list, gaps and count agree
+//!   ([`VmaTree::verify`] checks that).
+//! - A VMA that is in a tree is attached; it has a reference to its object;
+//!   its chain is as `rmap` describes.
+//! - Who reads without a lock that keeps writers out follows links to objects
+//!   that exist, and finds out under the VMA's lock whether what it found is
+//!   still attached.
+
+mod area;
+mod gap;
+mod map;
+mod merge;
+mod modify;
+mod spares;
+mod tree;
+
+pub(crate) use area::{Attributes, STACK_GUARD_GAP, Vma};
+pub(crate) use gap::GapRequest;
+pub(crate) use map::{MapPlan, MergeWith, NewMapping, retire};
+pub(crate) use modify::ModifyPlan;
+pub(crate) use spares::{Needs, Spares};
+pub(crate) use tree::VmaTree;

@@ -1,0 +1,217 @@
+//! Changing VMAs that are there: attributes of a range, splits, bounds.
+
+use super::map::{create, free_merged};
+use super::merge::{Candidate, Fit, Growth, chain_for, index_at, soft_dirty};
+use super::spares::Needs;
+use super::{Attributes, Spares, Vma, VmaTree};
+use crate::addr::PageRange;
+use crate::flags::VmaFlags;
+use crate::memory::Memory;
+use crate::platform::Platform;
+use crate::rmap::{self, AnonVma};
+use crate::slab::Ref;
+
+/// What [`VmaTree::plan_modify`] has decided. Good until the tree changes.
+#[derive(Clone, Copy)]
+pub(crate) struct ModifyPlan {
+    vma: Ref<Vma>,
+    range: PageRange,
+    flags: VmaFlags,
+    name: u32,
+    growth: Option<Growth>,
+}
+
+impl VmaTree {
+    /// Decides how to give `range`, all of which is in `vma`, other flags and
+    /// another name: by making it part of a neighbour, or else by splitting
+    /// off what is before and after.
+    pub(crate) fn plan_modify(
+        &self,
+        vma: Ref<Vma>,
+        range: PageRange,
+        flags: VmaFlags,
+        name: u32,
+    ) -> ModifyPlan {
+        debug_assert!(
+            vma.start() <= range.start() && range.end() <= vma.end() && !range.is_empty()
+        );
+        let at_start = range.start() == vma.start();
+        let at_end = range.end() == vma.end();
+        let growth = if at_start || at_end {
+            let candidate = Candidate {
+                range,
+                pgoff: vma.index_of(range.start()),
+                attributes: Attributes {
+                    flags,
+                    name,
+                    object: vma.object(),
+                },
+                pages_of: Some(vma),
+            };
+            let fit = candidate.fit(
+                vma.prev().filter(|_| at_start),
+                vma.next().filter(|_| at_end),
+            );
+            growth(vma, range, flags, fit)
+        } else {
+            None
+        };
+        ModifyPlan {
+            vma,
+            range,
+            flags,
+            name,
+            growth,
+        }
+    }
+
+    /// Splits `vma` at `addr`, which is inside it. It keeps what is below;
+    /// returns the VMA that has the rest. Draws [`Needs::split`].
+    pub(crate) fn split<P: Platform>(
+        &mut self,
+        memory: &Memory<P>,
+        vma: Ref<Vma>,
+        addr: usize,
+        spares: &mut Spares,
+    ) -> Ref<Vma> {
+        let (start, end) = (vma.start(), vma.end());
+        debug_assert!(start < addr && addr < end);
+        let pgoff = index_at(vma.pgoff(), start, addr);
+        let rest = PageRange::new(addr, end).unwrap_or(PageRange::EMPTY);
+        let upper = create(memory, spares, rest, pgoff, &vma.attributes(), vma.space());
+        let next = vma.next();
+        let root = vma.anon_vma().map(AnonVma::root);
+        let lock = root.as_ref().map(|root| root.lock());
+        self.set_bounds(vma, start, addr);
+        self.insert_between(Some(vma), next, upper);
+        if let Some(lock) = &lock {
+            rmap::index_again(lock, vma);
+            rmap::copy_chain(lock, spares, vma, upper);
+        }
+        upper
+    }
+
+    /// Moves the bounds of `vma` to those of `range`, which overlaps no other
+    /// VMA: it grows or shrinks at either end. Pages that it keeps keep their
+    /// index; none is mapped that it loses.
+    pub(crate) fn resize(&mut self, vma: Ref<Vma>, range: PageRange) {
+        let root = vma.anon_vma().map(AnonVma::root);
+        let lock = root.as_ref().map(|root| root.lock());
+        self.set_bounds(vma, range.start(), range.end());
+        if let Some(lock) = &lock {
+            rmap::index_again(lock, vma);
+        }
+    }
+
+    /// Gives `vma`, which has no anon_vma and no object, another page index.
+    pub(crate) fn rebase(&mut self, vma: Ref<Vma>, pgoff: usize) {
+        debug_assert!(vma.anon_vma().is_none() && vma.object().is_none());
+        vma.set_place(vma.start(), vma.end(), pgoff);
+    }
+}
+
+/// The growth of a neighbour (P or N) over the range (`*`) that is in `vma` (V).
+///
+/// ```text
+///   Both            PPPP****NNNN  ->  PPPPPPPPPPPP
+///   Prev, all of V  PPPP****      ->  PPPPPPPP
+///   Prev, a part    PPPP**VV      ->  PPPPPPVV
+///   Next, all of V      ****NNNN  ->      NNNNNNNN
+///   Next, a part        VV**NNNN  ->      VVNNNNNN
+/// ```
+fn growth(vma: Ref<Vma>, range: PageRange, flags: VmaFlags, fit: Fit) -> Option<Growth> {
+    let whole = range.start() == vma.start() && range.end() == vma.end();
+    let (grows, start, end, goes, shrinks) = match fit {
+        Fit::Neither => return None,
+        Fit::Both(prev, next) => (
+            prev,
+            prev.start(),
+            next.end(),
+            [Some(vma), Some(next)],
+            None,
+        ),
+        Fit::Prev(prev) if whole => (prev, prev.start(), range.end(), [Some(vma), None], None),
+        Fit::Prev(prev) => {
+            let rest = (vma, range.end(), vma.end());
+            (prev, prev.start(), range.end(), [None, None], Some(rest))
+        }
+        Fit::Next(next) if whole => (next, range.start(), next.end(), [Some(vma), None], None),
+        Fit::Next(next) => {
+            let rest = (vma, vma.start(), range.start());
+            (next, range.start(), next.end(), [None, None], Some(rest))
+        }
+    };
+    let gone = goes
+        .into_iter()
+        .flatten()
+        .fold(flags, |all, gone| all | gone.flags());
+    Some(Growth {
+        vma: grows,
+        start,
+        end,
+        shrinks,
+        goes,
+        chain: chain_for(&grows, goes, shrinks.map(|(vma, ..)| vma)),
+        soft_dirty: soft_dirty(gone),
+    })
+}
+
+impl ModifyPlan {
+    /// What the commit draws.
+    pub(crate) fn needs(&self) -> Needs {
+        if let Some(growth) = &self.growth {
+            return Needs {
+                vmas: 0,
+                avcs: growth.chain.avcs(),
+                anon_vmas: 0,
+            };
+        }
+        let (front, back) = self.cuts();
+        let cuts = usize::from(front) + usize::from(back);
+        Needs {
+            vmas: cuts,
+            avcs: cuts * self.vma.chain_len(),
+            anon_vmas: 0,
+        }
+    }
+
+    /// Whether the range becomes part of a neighbour.
+    pub(crate) fn merges(&self) -> bool {
+        self.growth.is_some()
+    }
+
+    /// Whether something is to be split off before the range, and after it.
+    fn cuts(&self) -> (bool, bool) {
+        (
+            self.vma.start() < self.range.start(),
+            self.range.end() < self.vma.end(),
+        )
+    }
+
+    /// Does it; returns the VMA that has the range now, and perhaps more. The
+    /// objects drawn are at most [`ModifyPlan::needs`].
+    pub(crate) fn commit<P: Platform>(
+        &self,
+        tree: &mut VmaTree,
+        memory: &Memory<P>,
+        spares: &mut Spares,
+    ) -> Ref<Vma> {
+        if let Some(growth) = &self.growth {
+            growth.commit(tree, spares);
+            free_merged(memory, growth);
+            return growth.vma;
+        }
+        let (front, back) = self.cuts();
+        let vma = if front {
+            tree.split(memory, self.vma, self.range.start(), spares)
+        } else {
+            self.vma
+        };
+        if back {
+            tree.split(memory, vma, self.range.end(), spares);
+        }
+        vma.store_name(self.name);
+        tree.set_flags(vma, self.flags);
+        vma
+    }
+}

@@ -1,0 +1,148 @@
+//! Objects drawn before an operation starts, so that its commit cannot fail.
+
+use core::ops::Add;
+
+use super::{Vma, VmaTree};
+use crate::addr::PageRange;
+use crate::errno::OutOfMemory;
+use crate::memory::{Arenas, Memory};
+use crate::platform::Platform;
+use crate::rmap::{AnonVma, Avc};
+use crate::slab::{Ref, Reserve};
+
+/// How many objects an operation draws, at most.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Needs {
+    pub(super) vmas: usize,
+    pub(super) avcs: usize,
+    pub(super) anon_vmas: usize,
+}
+
+impl Needs {
+    /// Nothing.
+    pub(crate) const NONE: Needs = Needs {
+        vmas: 0,
+        avcs: 0,
+        anon_vmas: 0,
+    };
+
+    /// For a new VMA, whether it merges or not, in which pages of
+    /// `copied_from` are to be put, if of any.
+    pub(crate) fn map(copied_from: Option<Ref<Vma>>) -> Needs {
+        Needs {
+            vmas: 1,
+            avcs: copied_from.map_or(0, |from| from.chain_len()),
+            anon_vmas: 0,
+        }
+    }
+
+    /// For splitting `vma` in two.
+    pub(crate) fn split(vma: Ref<Vma>) -> Needs {
+        Needs {
+            vmas: 1,
+            avcs: vma.chain_len(),
+            anon_vmas: 0,
+        }
+    }
+
+    /// For cutting the VMAs of `tree` at both ends of `range`, or changing all
+    /// that is in the range with one `modify` each, merging or splitting. Only
+    /// a VMA that the range covers in part needs anything.
+    pub(crate) fn edges(tree: &VmaTree, range: PageRange) -> Needs {
+        let cut = |addr: usize| match tree.lookup(addr) {
+            Some(vma) if vma.start() < addr => Needs::split(vma),
+            _ => Needs::NONE,
+        };
+        cut(range.start()) + cut(range.end())
+    }
+
+    /// For the child's copy of `vma` at a fork.
+    pub(crate) fn fork(vma: Ref<Vma>) -> Needs {
+        match vma.anon_vma() {
+            Some(_) => Needs {
+                vmas: 1,
+                avcs: vma.chain_len() + 1,
+                anon_vmas: 1,
+            },
+            None => Needs {
+                vmas: 1,
+                avcs: 0,
+                anon_vmas: 0,
+            },
+        }
+    }
+
+    /// How many more VMAs there may be afterwards than before.
+    pub(crate) fn vmas(&self) -> usize {
+        self.vmas
+    }
+}
+
+impl Add for Needs {
+    type Output = Needs;
+
+    fn add(self, other: Needs) -> Needs {
+        Needs {
+            vmas: self.vmas + other.vmas,
+            avcs: self.avcs + other.avcs,
+            anon_vmas: self.anon_vmas + other.anon_vmas,
+        }
+    }
+}
+
+/// The objects themselves. What is not used goes back when it is dropped.
+pub(crate) struct Spares<'m> {
+    arenas: &'m Arenas,
+    vmas: Reserve<'m, Vma>,
+    avcs: Reserve<'m, Avc>,
+    anon_vmas: Reserve<'m, AnonVma>,
+}
+
+impl<'m> Spares<'m> {
+    /// Draws what is needed.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`], and then nothing has been drawn.
+    pub(crate) fn reserve<P: Platform>(
+        memory: &'m Memory<P>,
+        needs: Needs,
+    ) -> Result<Spares<'m>, OutOfMemory> {
+        let arenas = &memory.arenas;
+        Ok(Spares {
+            arenas,
+            vmas: arenas.vmas.reserve(memory, needs.vmas)?,
+            avcs: arenas.avcs.reserve(memory, needs.avcs)?,
+            anon_vmas: arenas.anon_vmas.reserve(memory, needs.anon_vmas)?,
+        })
+    }
+
+    /// The arenas that all come from, and what is freed goes back to.
+    pub(crate) fn arenas(&self) -> &'m Arenas {
+        self.arenas
+    }
+
+    /// Takes a VMA, in an undefined state.
+    pub(super) fn vma(&mut self) -> Ref<Vma> {
+        self.vmas.take().unwrap_or_else(|| exhausted("VMAs"))
+    }
+
+    /// Takes a chain link, in an undefined state; for `rmap` alone.
+    pub(crate) fn avc(&mut self) -> Ref<Avc> {
+        self.avcs.take().unwrap_or_else(|| exhausted("chain links"))
+    }
+
+    /// Takes an anon_vma, in an undefined state; for `rmap` alone.
+    pub(crate) fn anon_vma(&mut self) -> Ref<AnonVma> {
+        self.anon_vmas
+            .take()
+            .unwrap_or_else(|| exhausted("anon_vmas"))
+    }
+}
+
+/// Reached only when the [`Needs`] of an operation were computed wrongly, for
+/// which no input, no order of events and no lack of memory is a reason.
+#[cold]
+fn exhausted(what: &str) -> ! {
+    panic!("an operation drew more {what} than it had said it needs")
+}

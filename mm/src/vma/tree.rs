@@ -1,0 +1,303 @@
+//! The VMAs of one address space, in the order of their addresses.
+//!
+//! A balanced tree for look-ups, threaded with a list for neighbours. Every
+//! node knows the gap before it and the largest gap in its subtree, so that
+//! free space is found in as many steps as the tree is high (`gap.rs`).
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use super::Vma;
+use crate::addr::PAGE_SHIFT;
+use crate::avl::{Adapter, Avl, Link, Links, Side};
+use crate::flags::VmaFlags;
+use crate::slab::Ref;
+
+/// See the module's documentation.
+pub(crate) struct ByAddress;
+
+impl Adapter for ByAddress {
+    type Node = Vma;
+
+    #[inline(always)]
+    fn links(node: &Vma) -> &Links<Vma> {
+        &node.links
+    }
+
+    #[inline]
+    fn summarize(node: &Vma) -> bool {
+        let mut max = node.gap();
+        if let Some(left) = node.links.left() {
+            max = max.max(left.max_gap());
+        }
+        if let Some(right) = node.links.right() {
+            max = max.max(right.max_gap());
+        }
+        let changed = max != node.max_gap();
+        node.max_gap.store(max, Ordering::Relaxed);
+        changed
+    }
+
+    fn inherit(from: &Vma, to: &Vma) {
+        to.max_gap.store(from.max_gap(), Ordering::Relaxed);
+    }
+}
+
+impl Vma {
+    #[inline(always)]
+    pub(super) fn gap(&self) -> usize {
+        self.gap.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    pub(super) fn max_gap(&self) -> usize {
+        self.max_gap.load(Ordering::Relaxed)
+    }
+}
+
+/// The VMAs of one address space.
+///
+/// Whoever has it mutably is the only writer (holds the mmap lock for writing).
+#[derive(Default)]
+pub(crate) struct VmaTree {
+    tree: Avl<ByAddress>,
+    first: Link<Vma>,
+    last: Link<Vma>,
+    len: AtomicUsize,
+}
+
+impl VmaTree {
+    /// The first VMA that ends after `addr`: the one that contains it, or else
+    /// the next one above.
+    #[inline]
+    pub(crate) fn find(&self, addr: usize) -> Option<Ref<Vma>> {
+        let mut found = None;
+        let mut at = self.tree.root();
+        while let Some(vma) = at {
+            if addr < vma.end() {
+                found = at;
+                at = vma.links.left();
+            } else {
+                at = vma.links.right();
+            }
+        }
+        found
+    }
+
+    /// The VMA that contains `addr`.
+    #[inline]
+    pub(crate) fn lookup(&self, addr: usize) -> Option<Ref<Vma>> {
+        self.find(addr).filter(|vma| vma.start() <= addr)
+    }
+
+    /// The VMA with the lowest addresses.
+    pub(crate) fn first(&self) -> Option<Ref<Vma>> {
+        self.first.get()
+    }
+
+    /// The VMA with the highest addresses.
+    pub(crate) fn last(&self) -> Option<Ref<Vma>> {
+        self.last.get()
+    }
+
+    /// The VMA before `addr`, and the one that contains it or comes after.
+    #[inline]
+    pub(crate) fn around(&self, addr: usize) -> (Option<Ref<Vma>>, Option<Ref<Vma>>) {
+        let next = self.find(addr);
+        (self.before(next), next)
+    }
+
+    /// The VMA before `vma`; the last one of all before `None`.
+    fn before(&self, vma: Option<Ref<Vma>>) -> Option<Ref<Vma>> {
+        match vma {
+            Some(vma) => vma.prev(),
+            None => self.last(),
+        }
+    }
+
+    /// The VMAs that have a byte in `start..end`, in ascending order. The
+    /// step to the next one is made before a VMA is handed out, so it may be
+    /// removed meanwhile.
+    pub(crate) fn overlapping(
+        &self,
+        start: usize,
+        end: usize,
+    ) -> impl Iterator<Item = Ref<Vma>> + use<> {
+        let mut at = self.find(start);
+        core::iter::from_fn(move || {
+            let vma = at.filter(|vma| vma.start() < end)?;
+            at = vma.next();
+            Some(vma)
+        })
+    }
+
+    /// All VMAs in ascending order; see [`VmaTree::overlapping`].
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Ref<Vma>> + use<> {
+        self.overlapping(0, usize::MAX)
+    }
+
+    /// The number of VMAs (Linux's `map_count`).
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Puts in `vma`, which overlaps none that is there.
+    pub(crate) fn insert(&mut self, vma: Ref<Vma>) {
+        let (prev, next) = self.around(vma.start());
+        self.insert_between(prev, next, vma);
+    }
+
+    /// Puts in `vma` between two neighbours.
+    pub(super) fn insert_between(
+        &mut self,
+        prev: Option<Ref<Vma>>,
+        next: Option<Ref<Vma>>,
+        vma: Ref<Vma>,
+    ) {
+        debug_assert!(vma.start() < vma.end());
+        debug_assert!(
+            prev.is_none_or(|prev| prev.end() <= vma.start()),
+            "overlaps the previous VMA"
+        );
+        debug_assert!(
+            next.is_none_or(|next| vma.end() <= next.start()),
+            "overlaps the next VMA"
+        );
+        vma.prev.set(prev);
+        vma.next.set(next);
+        match prev {
+            Some(prev) => prev.next.set(Some(vma)),
+            None => self.first.set(Some(vma)),
+        }
+        match next {
+            Some(next) => next.prev.set(Some(vma)),
+            None => self.last.set(Some(vma)),
+        }
+        vma.gap.store(gap_before(&vma), Ordering::Relaxed);
+        // Of two neighbours in order, one is below the other in the tree, and
+        // has no child on the side of the other.
+        let place = match (prev, next) {
+            (Some(prev), _) if prev.links.right().is_none() => Some((prev, Side::Right)),
+            (_, Some(next)) => Some((next, Side::Left)),
+            (_, None) => None,
+        };
+        self.tree.insert_at(vma, place);
+        self.update_gap(next);
+        self.len.store(self.len() + 1, Ordering::Relaxed);
+        vma.store_attached(true);
+    }
+
+    /// Takes out `vma`, which is in this tree. It keeps its links to the
+    /// neighbours it had; they no longer know of it.
+    pub(crate) fn remove(&mut self, vma: Ref<Vma>) {
+        debug_assert!(vma.is_attached());
+        vma.store_attached(false);
+        self.tree.remove(vma);
+        let (prev, next) = (vma.prev(), vma.next());
+        match prev {
+            Some(prev) => prev.next.set(next),
+            None => self.first.set(next),
+        }
+        match next {
+            Some(next) => next.prev.set(prev),
+            None => self.last.set(prev),
+        }
+        self.update_gap(next);
+        self.len.store(self.len() - 1, Ordering::Relaxed);
+    }
+
+    /// Takes out all VMAs at once, and calls `f` with each.
+    pub(super) fn remove_all(&mut self, mut f: impl FnMut(Ref<Vma>)) {
+        let mut at = self.first();
+        self.tree.clear();
+        self.first.set(None);
+        self.last.set(None);
+        self.len.store(0, Ordering::Relaxed);
+        while let Some(vma) = at {
+            at = vma.next();
+            vma.links.reset();
+            vma.store_attached(false);
+            f(vma);
+        }
+    }
+
+    /// Changes the bounds of `vma`. The pages that stay keep their page index.
+    pub(super) fn set_bounds(&mut self, vma: Ref<Vma>, start: usize, end: usize) {
+        debug_assert!(start < end);
+        debug_assert!(
+            vma.prev().is_none_or(|prev| prev.end() <= start),
+            "into the previous VMA"
+        );
+        debug_assert!(
+            vma.next().is_none_or(|next| end <= next.start()),
+            "into the next VMA"
+        );
+        let (old_start, old_end) = (vma.start(), vma.end());
+        let moved = (start.wrapping_sub(old_start) as isize) >> PAGE_SHIFT;
+        vma.set_place(start, end, vma.pgoff().wrapping_add_signed(moved));
+        if start != old_start {
+            self.update_gap(Some(vma));
+        }
+        if end != old_end {
+            self.update_gap(vma.next());
+        }
+    }
+
+    /// Changes the flags of `vma`.
+    pub(crate) fn set_flags(&mut self, vma: Ref<Vma>, flags: VmaFlags) {
+        vma.store_flags(flags);
+        self.update_gap(Some(vma));
+    }
+
+    /// Makes the gap before `vma` right again, after that or the VMA before it
+    /// has changed.
+    fn update_gap(&mut self, vma: Option<Ref<Vma>>) {
+        let Some(vma) = vma else { return };
+        let gap = gap_before(&vma);
+        if gap != vma.gap() {
+            vma.gap.store(gap, Ordering::Relaxed);
+            self.tree.refresh(vma);
+        }
+    }
+
+    pub(super) fn root(&self) -> Option<Ref<Vma>> {
+        self.tree.root()
+    }
+}
+
+/// Bytes that are free before `vma`.
+fn gap_before(vma: &Vma) -> usize {
+    let free_from = vma.prev().map_or(0, |prev| prev.end());
+    vma.guarded_start().saturating_sub(free_from)
+}
+
+#[cfg(any(test, feature = "sim"))]
+impl VmaTree {
+    /// Checks everything that is to hold for the tree, but nothing of `rmap`.
+    ///
+    /// # Panics
+    ///
+    /// When something does not hold.
+    pub(crate) fn verify(&self) {
+        self.tree.verify(self.len());
+        assert_eq!(self.first(), self.tree.first(), "first VMA");
+        let mut prev = None;
+        let mut at = self.first();
+        let mut count = 0;
+        while let Some(vma) = at {
+            assert!(vma.is_attached(), "{vma:?} is marked as detached");
+            assert!(vma.start() < vma.end(), "{vma:?} is empty");
+            assert_eq!(vma.prev(), prev, "previous of {vma:?}");
+            assert!(
+                prev.is_none_or(|prev| prev.end() <= vma.start()),
+                "{prev:?} overlaps {vma:?}"
+            );
+            assert_eq!(vma.gap(), gap_before(&vma), "gap before {vma:?}");
+            assert_eq!(Avl::<ByAddress>::next(vma), vma.next(), "next of {vma:?}");
+            count += 1;
+            prev = at;
+            at = vma.next();
+        }
+        assert_eq!(self.last(), prev, "last VMA");
+        assert_eq!(count, self.len(), "number of VMAs");
+    }
+}
