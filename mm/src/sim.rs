@@ -1,16 +1,31 @@
 //! A simulated machine, so that everything here runs as an ordinary host test.
 //!
-//! [`SimPlatform`] has RAM (ordinary memory of the process) and CPUs (which a
-//! thread says it is, with [`set_cpu`]).
+//! [`SimPlatform`] has RAM (ordinary memory of the process) and CPUs: a thread
+//! says with [`set_cpu`] on which one it runs. A program's accesses to memory
+//! go through [`SimPlatform::read_user`] and [`SimPlatform::write_user`], which
+//! translate addresses as the hardware does: through the page tables in RAM and
+//! a TLB per CPU that keeps what it has seen until it is told otherwise. So a
+//! flush that is missing is an access that goes to the wrong frame.
+//!
+//! Freed frames are filled with `0xa5`, which no page-table entry can be: a
+//! walk through a freed table panics.
+
+mod mmu;
+#[cfg(test)]
+mod tests;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;
+use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::addr::PAGE_SIZE;
+use crate::addr::{PAGE_SIZE, page_align_down};
 use crate::memory::{Memory, PhysRange};
-use crate::platform::{CpuSet, PhysAddr, Platform, TlbFlush};
+use crate::platform::{CpuSet, MAX_CPUS, PhysAddr, Platform, TlbFlush};
+use mmu::Tlb;
+pub use mmu::{Access, PageFault};
 
 /// Where the simulated RAM begins: addresses below are invalid.
 const RAM_START: u64 = 0x100_0000;
@@ -42,8 +57,11 @@ pub fn memory(cpus: usize, frames: usize) -> Memory<SimPlatform> {
 pub struct SimPlatform {
     ram: NonNull<u8>,
     layout: Layout,
-    cpus: usize,
+    tlbs: Vec<Mutex<Tlb>>,
     random: AtomicU64,
+    flushes: AtomicUsize,
+    /// The flushes since recording was begun.
+    recorded: Mutex<Option<Vec<(CpuSet, TlbFlush)>>>,
 }
 
 // SAFETY: the RAM is owned and accessed through raw pointers only, under the
@@ -57,9 +75,9 @@ impl SimPlatform {
     ///
     /// # Panics
     ///
-    /// When there is no CPU or no frame.
+    /// When there is no CPU or no frame, or there are more CPUs than [`MAX_CPUS`].
     pub fn new(cpus: usize, frames: usize) -> SimPlatform {
-        assert!(cpus > 0 && frames > 0);
+        assert!((1..=MAX_CPUS).contains(&cpus) && frames > 0);
         let layout = Layout::from_size_align(frames * PAGE_SIZE, 1 << 22).expect("too many frames");
         // SAFETY: the size is not 0.
         let ram = NonNull::new(unsafe { alloc_zeroed(layout) })
@@ -67,8 +85,10 @@ impl SimPlatform {
         SimPlatform {
             ram,
             layout,
-            cpus,
+            tlbs: (0..cpus).map(|_| Mutex::default()).collect(),
             random: AtomicU64::new(1),
+            flushes: AtomicUsize::new(0),
+            recorded: Mutex::new(None),
         }
     }
 
@@ -85,6 +105,157 @@ impl SimPlatform {
     pub fn seed(&self, seed: u64) {
         self.random.store(seed, Ordering::Relaxed);
     }
+
+    /// Loads a page table on a CPU, as a context switch does: its TLB forgets
+    /// everything.
+    pub fn load_root(&self, cpu: usize, root: PhysAddr) {
+        self.tlb(cpu).load_root(root);
+    }
+
+    /// Translates an address for a user program that runs on `cpu` with the
+    /// page table `root`, as for an access of that kind. A CPU that has another
+    /// page table loads this one first.
+    ///
+    /// # Errors
+    ///
+    /// The page fault that a CPU would raise.
+    ///
+    /// # Panics
+    ///
+    /// On page tables that no CPU would accept, or that are not in RAM.
+    pub fn translate(
+        &self,
+        cpu: usize,
+        root: PhysAddr,
+        addr: usize,
+        access: Access,
+    ) -> Result<PhysAddr, PageFault> {
+        self.tlb(cpu).translate(self, root, addr, access)
+    }
+
+    /// Reads memory as a user program does. `handle` is called for each page
+    /// fault, and the access is tried again when it returns `Ok`.
+    ///
+    /// # Errors
+    ///
+    /// What `handle` returned.
+    ///
+    /// # Panics
+    ///
+    /// When the same access faults for ever, and as [`translate`](Self::translate).
+    pub fn read_user<E>(
+        &self,
+        cpu: usize,
+        root: PhysAddr,
+        addr: usize,
+        buffer: &mut [u8],
+        handle: impl FnMut(PageFault) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let range = addr..addr + buffer.len();
+        self.access_user(cpu, root, range, Access::Read, handle, |done, byte| {
+            buffer[done] = byte.load(Ordering::Relaxed);
+        })
+    }
+
+    /// Writes memory as a user program does; see [`read_user`](Self::read_user).
+    ///
+    /// # Errors
+    ///
+    /// What `handle` returned.
+    ///
+    /// # Panics
+    ///
+    /// As [`read_user`](Self::read_user).
+    pub fn write_user<E>(
+        &self,
+        cpu: usize,
+        root: PhysAddr,
+        addr: usize,
+        data: &[u8],
+        handle: impl FnMut(PageFault) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let range = addr..addr + data.len();
+        self.access_user(cpu, root, range, Access::Write, handle, |done, byte| {
+            byte.store(data[done], Ordering::Relaxed);
+        })
+    }
+
+    /// How often [`Platform::flush_tlb`] was called.
+    pub fn flushes(&self) -> usize {
+        self.flushes.load(Ordering::Relaxed)
+    }
+
+    /// Forgets the recorded flushes and records from now on.
+    pub fn record_flushes(&self) {
+        *lock(&self.recorded) = Some(Vec::new());
+    }
+
+    /// The flushes since [`record_flushes`](Self::record_flushes), which ends.
+    pub fn take_flushes(&self) -> Vec<(CpuSet, TlbFlush)> {
+        lock(&self.recorded).take().unwrap_or_default()
+    }
+
+    /// Calls `transfer` for each byte of the range, with the byte's number in it.
+    fn access_user<E>(
+        &self,
+        cpu: usize,
+        root: PhysAddr,
+        range: Range<usize>,
+        access: Access,
+        mut handle: impl FnMut(PageFault) -> Result<(), E>,
+        mut transfer: impl FnMut(usize, &AtomicU8),
+    ) -> Result<(), E> {
+        let mut addr = range.start;
+        let mut faults = 0;
+        while addr < range.end {
+            // The TLB stays locked during the access, so that a flush waits
+            // for it, as it does for an instruction.
+            let mut tlb = self.tlb(cpu);
+            match tlb.translate(self, root, addr, access) {
+                Ok(phys) => {
+                    assert!(self.is_ram(phys), "{phys:?} is not in RAM");
+                    let end = range.end.min(page_align_down(addr) + PAGE_SIZE);
+                    for byte_addr in addr..end {
+                        let byte = self.phys_to_virt(phys + (byte_addr - addr) as u64);
+                        // SAFETY: the page is in RAM, which lives as long as `self`.
+                        let byte = unsafe { AtomicU8::from_ptr(byte) };
+                        transfer(byte_addr - range.start, byte);
+                    }
+                    addr = end;
+                    faults = 0;
+                }
+                Err(fault) => {
+                    drop(tlb);
+                    faults += 1;
+                    assert!(faults < 1000, "{fault:?} again and again");
+                    handle(fault)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tlb(&self, cpu: usize) -> MutexGuard<'_, Tlb> {
+        lock(&self.tlbs[cpu])
+    }
+
+    /// Whether the frame that holds a physical address is RAM.
+    fn is_ram(&self, phys: PhysAddr) -> bool {
+        let ram = self.ram();
+        ram.start <= phys && phys < ram.end
+    }
+
+    /// The page-table entry at a physical address.
+    fn entry(&self, phys: PhysAddr) -> &AtomicU64 {
+        assert!(self.is_ram(phys), "a page table at {phys:?} is not in RAM");
+        // SAFETY: entries are aligned, and the RAM lives as long as `self`.
+        unsafe { AtomicU64::from_ptr(self.phys_to_virt(phys).cast()) }
+    }
+}
+
+/// Locks a mutex that a failed test may have left poisoned.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for SimPlatform {
@@ -95,7 +266,8 @@ impl Drop for SimPlatform {
 }
 
 // SAFETY: 1. RAM is one piece of memory, that lives as long as the platform.
-// 2. There is no TLB. 3. The modulo sees to that, and `new` to the rest.
+// 2. The entries are dropped right here. 3. The modulo sees to that, and `new`
+// to the rest.
 unsafe impl Platform for SimPlatform {
     fn phys_to_virt(&self, phys: PhysAddr) -> *mut u8 {
         self.ram
@@ -104,14 +276,22 @@ unsafe impl Platform for SimPlatform {
     }
 
     fn current_cpu(&self) -> usize {
-        CPU.get() % self.cpus
+        CPU.get() % self.tlbs.len()
     }
 
     fn cpu_count(&self) -> usize {
-        self.cpus
+        self.tlbs.len()
     }
 
-    fn flush_tlb(&self, _targets: CpuSet, _flush: TlbFlush) {}
+    fn flush_tlb(&self, targets: CpuSet, flush: TlbFlush) {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        if let Some(recorded) = &mut *lock(&self.recorded) {
+            recorded.push((targets, flush));
+        }
+        for cpu in targets.iter().take_while(|&cpu| cpu < self.tlbs.len()) {
+            self.tlb(cpu).flush(flush);
+        }
+    }
 
     fn relax(&self) {
         std::thread::yield_now();
@@ -119,10 +299,11 @@ unsafe impl Platform for SimPlatform {
 
     fn random(&self) -> u64 {
         // SplitMix64 (Steele, Lea and Flood, 2014).
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut z = self
             .random
-            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
-            .wrapping_add(0x9e37_79b9_7f4a_7c15);
+            .fetch_add(STEP, Ordering::Relaxed)
+            .wrapping_add(STEP);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)

@@ -14,7 +14,9 @@ struct Large {
 
 impl Default for Large {
     fn default() -> Large {
-        Large { words: [const { AtomicUsize::new(3) }; 1000] }
+        Large {
+            words: [const { AtomicUsize::new(3) }; 1000],
+        }
     }
 }
 
@@ -72,7 +74,11 @@ fn large_objects_share_larger_chunks() {
     let mut arena = Arena::<Large>::new();
     let free = memory.free_frames();
     let objects: Vec<_> = (0..9).map(|_| arena.alloc(&memory).unwrap()).collect();
-    assert!(objects.iter().all(|large| large.words[999].load(Ordering::Relaxed) == 3));
+    assert!(
+        objects
+            .iter()
+            .all(|large| large.words[999].load(Ordering::Relaxed) == 3)
+    );
     assert_eq!(memory.count_frames(FrameKind::Slab), 32);
     // SAFETY: none of the references is used below.
     unsafe { arena.destroy(&memory) };
@@ -117,8 +123,7 @@ fn each_allocation_can_be_made_to_fail() {
 fn running_out_of_frames_is_an_error_that_goes_away() {
     let memory = sim::memory(1, 64);
     let arena = Arena::<Thing>::new();
-    let hog: Vec<_> =
-        std::iter::from_fn(|| memory.alloc(FrameKind::Kernel, 0).ok()).collect();
+    let hog: Vec<_> = std::iter::from_fn(|| memory.alloc(FrameKind::Kernel, 0).ok()).collect();
     assert_eq!(arena.alloc(&memory), Err(OutOfMemory));
     assert!(arena.reserve(&memory, 1).is_err());
     hog.into_iter().for_each(|frame| memory.free(frame));
