@@ -9,6 +9,7 @@ mod flags;
 mod frame;
 mod memory;
 mod object;
+mod paging;
 mod platform;
 #[allow(dead_code, unused_imports)]
 mod rmap;

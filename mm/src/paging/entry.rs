@@ -1,0 +1,177 @@
+//! The format of a page-table entry: x86-64's, with the bits that hardware
+//! ignores given a meaning of our own.
+//!
+//! | value                          | meaning |
+//! |--------------------------------|---------|
+//! | 0                              | empty |
+//! | `PRESENT`, no `HUGE`, above PTE| the next lower table |
+//! | `PRESENT`                      | a leaf: maps a page |
+//! | `PROT_NONE`, not `PRESENT`     | a leaf that maps a page nobody may access |
+//! | anything else, not `PRESENT`   | no page: left to swap and migration, carried about as it is |
+//!
+//! A leaf above the PTE level always has `HUGE` set, `PROT_NONE` ones too.
+
+use bitflags::bitflags;
+
+use crate::Pfn;
+
+bitflags! {
+    /// The flag bits of an entry.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub(crate) struct EntryFlags: u64 {
+        /// The hardware may use the entry.
+        const PRESENT = 1 << 0;
+        /// Writes are allowed.
+        const WRITE = 1 << 1;
+        /// User mode may use it.
+        const USER = 1 << 2;
+        /// Write-through caching.
+        const WRITE_THROUGH = 1 << 3;
+        /// No caching.
+        const NO_CACHE = 1 << 4;
+        /// Set by hardware on use.
+        const ACCESSED = 1 << 5;
+        /// Set by hardware on a write.
+        const DIRTY = 1 << 6;
+        /// A leaf, in an entry above the PTE level. (In a PTE the bit is
+        /// `PAT`, which stays clear.)
+        const HUGE = 1 << 7;
+        /// In an entry that is not `PRESENT`: it maps a page all the same, which
+        /// nobody may access. (In a present entry the bit means "global",
+        /// which no user page is.)
+        const PROT_NONE = 1 << 8;
+        /// The frame is not counted or found by rmap: the shared zero page,
+        /// device memory. Ignored by hardware.
+        const SPECIAL = 1 << 9;
+        /// Instructions may not be fetched.
+        const NO_EXEC = 1 << 63;
+    }
+}
+
+/// The frame address inside an entry.
+const ADDR_MASK: u64 = 0x000f_ffff_ffff_f000;
+/// In a leaf above the PTE level this address bit is `PAT`.
+const HUGE_PAT: u64 = 1 << 12;
+
+/// The value of one page-table entry.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Entry(pub u64);
+
+impl Entry {
+    /// Maps nothing.
+    pub const EMPTY: Entry = Entry(0);
+
+    /// A leaf. What access is allowed is up to `flags`; a leaf above the PTE
+    /// level needs [`EntryFlags::HUGE`].
+    pub const fn leaf(pfn: Pfn, flags: EntryFlags) -> Entry {
+        Entry((pfn.0 as u64) << 12 | flags.bits())
+    }
+
+    /// A reference to the next lower table. Access rights are the leaves'
+    /// business, so everything is allowed here.
+    pub(super) const fn table(pfn: Pfn) -> Entry {
+        let flags = EntryFlags::PRESENT
+            .union(EntryFlags::WRITE)
+            .union(EntryFlags::USER)
+            .union(EntryFlags::ACCESSED)
+            .union(EntryFlags::DIRTY);
+        Entry((pfn.0 as u64) << 12 | flags.bits())
+    }
+
+    /// Whether it is zero.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether hardware may use it.
+    pub const fn is_present(self) -> bool {
+        self.0 & EntryFlags::PRESENT.bits() != 0
+    }
+
+    /// Whether it is a leaf that maps a page, accessible or not. Of any value
+    /// read from a PTE, or from where [`HUGE`](EntryFlags::HUGE) was seen.
+    pub const fn maps_page(self) -> bool {
+        self.0 & (EntryFlags::PRESENT.bits() | EntryFlags::PROT_NONE.bits()) != 0
+    }
+
+    /// Whether it is neither empty nor maps a page: a swap or migration entry.
+    pub const fn is_swap(self) -> bool {
+        !self.is_empty() && !self.maps_page()
+    }
+
+    /// Whether writes are allowed.
+    pub const fn is_writable(self) -> bool {
+        self.0 & EntryFlags::WRITE.bits() != 0
+    }
+
+    /// Whether user mode may use it.
+    pub const fn is_user(self) -> bool {
+        self.0 & EntryFlags::USER.bits() != 0
+    }
+
+    /// Whether it was used since the flag was last cleared.
+    pub const fn is_accessed(self) -> bool {
+        self.0 & EntryFlags::ACCESSED.bits() != 0
+    }
+
+    /// Whether the page was written to through it.
+    pub const fn is_dirty(self) -> bool {
+        self.0 & EntryFlags::DIRTY.bits() != 0
+    }
+
+    /// Whether instructions may be fetched.
+    pub const fn is_executable(self) -> bool {
+        self.0 & EntryFlags::NO_EXEC.bits() == 0
+    }
+
+    /// Whether it is a leaf above the PTE level.
+    pub const fn is_huge(self) -> bool {
+        self.0 & EntryFlags::HUGE.bits() != 0
+    }
+
+    /// Whether the frame is one that rmap does not know.
+    pub const fn is_special(self) -> bool {
+        self.0 & EntryFlags::SPECIAL.bits() != 0
+    }
+
+    /// The (first) frame that a leaf maps.
+    pub const fn pfn(self) -> Pfn {
+        let mask = if self.is_huge() {
+            ADDR_MASK & !HUGE_PAT
+        } else {
+            ADDR_MASK
+        };
+        Pfn(((self.0 & mask) >> 12) as usize)
+    }
+
+    /// The frame of the table that the entry refers to.
+    pub(super) const fn table_pfn(self) -> Pfn {
+        Pfn(((self.0 & ADDR_MASK) >> 12) as usize)
+    }
+
+    /// The flags that have a name.
+    pub const fn flags(self) -> EntryFlags {
+        EntryFlags::from_bits_truncate(self.0)
+    }
+
+    /// The same, mapping another frame.
+    pub const fn with_pfn(self, pfn: Pfn) -> Entry {
+        Entry(self.0 & !ADDR_MASK | (pfn.0 as u64) << 12)
+    }
+
+    /// The same with `flags` set.
+    pub const fn with(self, flags: EntryFlags) -> Entry {
+        Entry(self.0 | flags.bits())
+    }
+
+    /// The same with `flags` cleared.
+    pub const fn without(self, flags: EntryFlags) -> Entry {
+        Entry(self.0 & !flags.bits())
+    }
+}
+
+impl core::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Entry({:#x} {:?})", self.0 & ADDR_MASK, self.flags())
+    }
+}

@@ -1,0 +1,116 @@
+//! Freeing tables that nothing uses any more.
+
+use core::sync::atomic::Ordering;
+
+use super::table::{Child, Level, Table};
+use super::{Entry, PageTables, TlbGather, USER_END};
+use crate::{Memory, OwnedFrame, PageRange, Pfn, Platform, TASK_SIZE};
+
+/// What may be freed: tables in the way of `start..end` whose whole span is in
+/// `floor..ceiling`.
+#[derive(Clone, Copy)]
+struct Bounds {
+    start: usize,
+    end: usize,
+    floor: usize,
+    ceiling: usize,
+}
+
+impl PageTables {
+    /// Frees the tables in the way of `range` that map nothing outside
+    /// `floor..ceiling` (bytes; the end of the mapping below and the start of the
+    /// one above, or 0 and [`TASK_SIZE`]). They go once `gather` has flushed.
+    ///
+    /// The caller has `floor..ceiling` to itself: it holds the mmap lock in write
+    /// mode, all VMAs in there are detached and unlinked from rmap, and their
+    /// leaves are gone.
+    pub fn free_tables<P: Platform>(
+        &self,
+        mem: &Memory<P>,
+        range: PageRange,
+        floor: usize,
+        ceiling: usize,
+        gather: &mut TlbGather<P>,
+    ) {
+        if range.is_empty() {
+            return;
+        }
+        let bounds = Bounds {
+            start: range.start(),
+            end: range.end(),
+            floor,
+            ceiling: span_ceiling(ceiling),
+        };
+        self.free_below(mem, self.top(mem), bounds, &mut |addr, pfn| {
+            // One page is enough: flushing any page of the table's span drops
+            // what the paging-structure caches know of the table.
+            gather.changed(addr.max(range.start()));
+            gather.release(pfn);
+        });
+    }
+
+    /// Frees all tables but the root, at once: no CPU knows of them.
+    pub(super) fn free_user_half<P: Platform>(&self, mem: &Memory<P>) {
+        let bounds = Bounds {
+            start: 0,
+            end: USER_END,
+            floor: 0,
+            ceiling: USER_END,
+        };
+        self.free_below(mem, self.top(mem), bounds, &mut |_, pfn| {
+            // SAFETY: the table has just been taken out of the tree, with the
+            // one reference that the tree had; nobody else can reach it.
+            mem.free(unsafe { OwnedFrame::from_raw(pfn, 0) });
+        });
+    }
+
+    /// Takes tables below `table` out of the tree, and hands the address that
+    /// each one mapped first and its frame, with its reference, to `release`.
+    fn free_below<P: Platform>(
+        &self,
+        mem: &Memory<P>,
+        table: Table,
+        bounds: Bounds,
+        release: &mut impl FnMut(usize, Pfn),
+    ) {
+        let level = table.level();
+        let mut addr = bounds.start;
+        while addr < bounds.end {
+            self.count_visited(1);
+            let slot = table.slot(addr);
+            let (first, next) = (level.floor(addr), level.next(addr));
+            if let Child::Table(child) = table.child(mem, slot.get()) {
+                if child.level() > Level::Pte {
+                    let inside = Bounds {
+                        start: addr,
+                        end: next.min(bounds.end),
+                        ..bounds
+                    };
+                    self.free_below(mem, child, inside, release);
+                }
+                if bounds.floor <= first && next <= bounds.ceiling {
+                    debug_assert!(
+                        child
+                            .slots(first, next)
+                            .iter()
+                            .all(|cell| cell.load(Ordering::Relaxed) == 0),
+                        "table of {first:#x}..{next:#x} freed in use"
+                    );
+                    slot.set(Entry::EMPTY);
+                    self.tables.fetch_sub(1, Ordering::Relaxed);
+                    release(first, child.pfn());
+                }
+            }
+            addr = next;
+        }
+    }
+}
+
+/// A ceiling in terms of what tables map: nothing is above [`TASK_SIZE`].
+pub(super) const fn span_ceiling(ceiling: usize) -> usize {
+    if ceiling >= TASK_SIZE {
+        USER_END
+    } else {
+        ceiling
+    }
+}

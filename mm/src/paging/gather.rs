@@ -1,0 +1,131 @@
+//! Gathers what an operation has unmapped, so that one TLB flush serves for
+//! all of it, and nothing of it is reused before that flush.
+//!
+//! Frames and table pages are handed over together with the duty to release
+//! them: the [`TlbGather`] is the only one who puts them, and it puts none
+//! before the flush that makes it unreachable has completed.
+
+use core::mem::MaybeUninit;
+
+use super::PageTables;
+use crate::{FrameKind, Memory, OwnedFrame, PAGE_SIZE, Pfn, Platform};
+
+/// Frames that are gathered without allocating.
+const INLINE: usize = 32;
+/// Frames that fit the page that is taken when there are more.
+const SPILL: usize = PAGE_SIZE / size_of::<Pfn>();
+
+/// Pending invalidations of one address space, and what to release after them.
+///
+/// Dropping it does what [`finish`](Self::finish) does, so that an early return
+/// can neither leave a stale translation behind nor lose a frame.
+#[must_use = "the TLB is flushed when the gather is finished"]
+pub(crate) struct TlbGather<'a, P: Platform> {
+    mem: &'a Memory<P>,
+    tables: &'a PageTables,
+    /// Hull of the addresses whose translations changed; empty if `start >= end`.
+    start: usize,
+    end: usize,
+    /// The first `count` of `inline`, or of `spill` once there is one, are
+    /// references to put.
+    count: usize,
+    capacity: usize,
+    spill: Option<OwnedFrame>,
+    inline: [MaybeUninit<Pfn>; INLINE],
+}
+
+impl<'a, P: Platform> TlbGather<'a, P> {
+    /// Nothing pending.
+    pub fn new(mem: &'a Memory<P>, tables: &'a PageTables) -> Self {
+        TlbGather {
+            mem,
+            tables,
+            start: usize::MAX,
+            end: 0,
+            count: 0,
+            capacity: INLINE,
+            spill: None,
+            inline: [MaybeUninit::uninit(); INLINE],
+        }
+    }
+
+    /// The translation of the page at `addr` was removed or restricted.
+    #[inline(always)]
+    pub fn changed(&mut self, addr: usize) {
+        self.changed_range(addr, addr + PAGE_SIZE);
+    }
+
+    /// Translations of `start..end` (page aligned) were removed or restricted.
+    #[inline(always)]
+    pub fn changed_range(&mut self, start: usize, end: usize) {
+        self.start = self.start.min(start);
+        self.end = self.end.max(end);
+    }
+
+    /// Takes over one reference to the frame `pfn`, to be put after the flush.
+    #[inline(always)]
+    pub fn release(&mut self, pfn: Pfn) {
+        if self.count == self.capacity {
+            self.make_room();
+        }
+        let count = self.count;
+        // SAFETY: `make_room` leaves `count < capacity`, and `batch` points to
+        // `capacity` writable elements.
+        unsafe { self.batch().add(count).write(pfn) };
+        self.count = count + 1;
+    }
+
+    /// Flushes what is pending, then releases it.
+    pub fn flush(&mut self) {
+        self.tables.flush(self.mem, self.start, self.end);
+        self.start = usize::MAX;
+        self.end = 0;
+        let batch = self.batch();
+        for i in 0..self.count {
+            // SAFETY: the first `count` elements were written by `release`.
+            self.mem.put(unsafe { batch.add(i).read() });
+        }
+        self.count = 0;
+    }
+
+    /// Flushes and releases all: from here on no CPU can use an old translation.
+    pub fn finish(self) {
+        drop(self);
+    }
+
+    /// The array in use, of `capacity` elements.
+    #[inline(always)]
+    fn batch(&mut self) -> *mut Pfn {
+        match &self.spill {
+            Some(page) => self.mem.page_ptr(page.pfn()).cast(),
+            None => self.inline.as_mut_ptr().cast(),
+        }
+    }
+
+    /// The inline array is exchanged for a page; without one to be had, and when
+    /// that is full too, the operation is flushed piece by piece.
+    #[cold]
+    fn make_room(&mut self) {
+        if self.spill.is_none()
+            && let Ok(page) = self.mem.alloc(FrameKind::Kernel, 0)
+        {
+            let to = self.mem.page_ptr(page.pfn()).cast::<Pfn>();
+            // SAFETY: both hold at least INLINE elements, do not overlap, and
+            // the page is ours.
+            unsafe { to.copy_from_nonoverlapping(self.inline.as_ptr().cast(), INLINE) };
+            self.spill = Some(page);
+            self.capacity = SPILL;
+            return;
+        }
+        self.flush();
+    }
+}
+
+impl<P: Platform> Drop for TlbGather<'_, P> {
+    fn drop(&mut self) {
+        self.flush();
+        if let Some(page) = self.spill.take() {
+            self.mem.free(page);
+        }
+    }
+}

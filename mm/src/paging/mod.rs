@@ -1,0 +1,192 @@
+//! Page tables: the four levels that the hardware walks.
+//!
+//! ```text
+//!   root (PGD)        PUD table         PMD table         PTE table
+//!  ┌─────────┐       ┌─────────┐       ┌─────────┐       ┌─────────┐
+//!  │ 512 GiB ├──────▶│  1 GiB  ├──────▶│  2 MiB  ├──────▶│  4 KiB  ├──▶ page
+//!  ├─────────┤       ├─────────┤       ├─────────┤       ├─────────┤
+//!  │    …    │       │ or leaf ├─▶page │ or leaf ├─▶page │    …    │
+//!  └─────────┘       └─────────┘       └─────────┘       └─────────┘
+//! ```
+//!
+//! # Who may do what
+//!
+//! Entries are read and written atomically, and tables are walked without
+//! locks. What makes that sound:
+//!
+//! - **Leaves** change under the lock of the table that holds them. Each table
+//!   has its own lock, in its frame's record.
+//! - **Tables appear** at any time, under any mix of callers: they are installed
+//!   by a compare-and-swap into an empty entry.
+//! - **Tables go**, or move to another address, only in a range that the caller
+//!   has to itself. [`free_tables`](PageTables::free_tables),
+//!   [`move_commit`](PageTables::move_commit) and
+//!   [`destroy`](PageTables::destroy) say what that takes; it always comes down
+//!   to the mmap lock in write mode, no attached VMA in the range that a fault
+//!   could find unlocked, and no rmap walk that could reach it.
+//!
+//! Everybody else (faults under a VMA's lock, rmap walkers under an anon_vma's)
+//! is therefore safe to follow any entry it reads. Who takes a table's lock
+//! checks then that the table is still where it was found.
+//!
+//! At most two table locks are ever held together, both taken by
+//! [`Table::lock_both`](table::Table::lock_both) in the order of frame numbers.
+//!
+//! # The TLB
+//!
+//! Nothing here flushes for the caller but moves and splits, which must flush
+//! before they let go of a lock. Who removes or restricts a translation records
+//! it in a [`TlbGather`], and hands it the frames and tables that must not be
+//! reused before the flush.
+
+mod copy;
+mod entry;
+mod free;
+mod gather;
+mod moves;
+mod split;
+mod table;
+mod walk;
+
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+
+pub(crate) use entry::{Entry, EntryFlags};
+pub(crate) use gather::TlbGather;
+pub(crate) use moves::TableMove;
+pub(crate) use table::{Level, Slot};
+pub(crate) use walk::PteGuard;
+
+use table::{ENTRIES, Table};
+
+use crate::{
+    CpuSet, FrameKind, Memory, OutOfMemory, OwnedFrame, PAGE_SIZE, Pfn, PhysAddr, Platform,
+    TlbFlush,
+};
+
+/// Over this many pages a whole TLB is flushed rather than page by page, as on
+/// Linux (`tlb_single_page_flush_ceiling`).
+pub(crate) const FULL_FLUSH_PAGES: usize = 33;
+
+/// End of what the user half of the root maps. [`TASK_SIZE`](crate::TASK_SIZE)
+/// is a page less, but a table's span is not cut short for that.
+const USER_END: usize = 1 << 47;
+
+/// The page tables of one address space.
+pub(crate) struct PageTables {
+    root: Pfn,
+    /// Table pages, the root included.
+    tables: AtomicUsize,
+    /// The CPUs that may hold translations: a [`CpuSet`].
+    active: AtomicU64,
+    #[cfg(test)]
+    visited: AtomicUsize,
+}
+
+impl PageTables {
+    /// An empty user half, over the kernel half that all address spaces share.
+    pub fn new<P: Platform>(mem: &Memory<P>) -> Result<PageTables, OutOfMemory> {
+        let root = mem.alloc_zeroed(FrameKind::Table)?.into_raw();
+        let tables = PageTables {
+            root,
+            tables: AtomicUsize::new(1),
+            active: AtomicU64::new(0),
+            #[cfg(test)]
+            visited: AtomicUsize::new(0),
+        };
+        if let Some(kernel_root) = mem.kernel_root() {
+            let from = mem
+                .page_ptr(Pfn::containing(kernel_root))
+                .cast::<AtomicU64>();
+            let to = mem.page_ptr(root).cast::<AtomicU64>();
+            for i in ENTRIES / 2..ENTRIES {
+                // SAFETY: both are whole, aligned page tables, and `i` is one of
+                // their 512 entries. The new one is ours alone; the kernel's is
+                // accessed atomically by everybody.
+                unsafe {
+                    (*to.add(i)).store((*from.add(i)).load(Ordering::Acquire), Ordering::Relaxed)
+                };
+            }
+        }
+        Ok(tables)
+    }
+
+    /// Frees all table pages. No CPU has the root loaded any more, and nobody
+    /// can reach the address space. All leaves are gone: what one still maps
+    /// would be lost.
+    pub fn destroy<P: Platform>(self, mem: &Memory<P>) {
+        debug_assert!(self.active().is_empty(), "address space destroyed in use");
+        self.free_user_half(mem);
+        debug_assert_eq!(self.table_pages(), 1, "table pages lost");
+        // SAFETY: `new` took the root's only reference; `self` is used up, no
+        // CPU walks the table and nobody else can reach it.
+        mem.free(unsafe { OwnedFrame::from_raw(self.root, 0) });
+    }
+
+    /// The physical address of the root: what `CR3` holds.
+    pub fn root(&self) -> PhysAddr {
+        self.root.addr()
+    }
+
+    /// Table pages, the root included.
+    pub fn table_pages(&self) -> usize {
+        self.tables.load(Ordering::Relaxed)
+    }
+
+    /// The CPUs that may hold translations of this address space.
+    pub fn active(&self) -> CpuSet {
+        CpuSet(self.active.load(Ordering::Relaxed))
+    }
+
+    /// Called on `cpu` before it loads the root: from now on flushes reach it.
+    pub fn activate(&self, cpu: usize) {
+        self.active
+            .fetch_or(CpuSet::single(cpu).0, Ordering::SeqCst);
+    }
+
+    /// Called on `cpu` after it has loaded another root and holds no
+    /// translation of this one any more.
+    pub fn deactivate(&self, cpu: usize) {
+        self.active
+            .fetch_and(!CpuSet::single(cpu).0, Ordering::SeqCst);
+    }
+
+    /// Removes the translations of `start..end` (page aligned) from the TLBs of
+    /// all CPUs that may hold some, and waits until they are gone.
+    pub fn flush<P: Platform>(&self, mem: &Memory<P>, start: usize, end: usize) {
+        if start >= end {
+            return;
+        }
+        // A CPU that is about to walk the tables has set its bit before it
+        // loads the root: either it is seen here, or it sees the new entries.
+        fence(Ordering::SeqCst);
+        let active = self.active();
+        if !active.is_empty() {
+            let full = end - start > FULL_FLUSH_PAGES * PAGE_SIZE;
+            mem.platform().flush_tlb(
+                active,
+                TlbFlush {
+                    root: self.root(),
+                    start,
+                    end,
+                    full,
+                },
+            );
+        }
+    }
+
+    /// The root table.
+    #[inline(always)]
+    fn top<'m, P: Platform>(&self, mem: &'m Memory<P>) -> Table<'m> {
+        // SAFETY: the root is a table page from `new` to `destroy`, which uses
+        // `self` up; all walks happen in between, and nothing that borrows from
+        // the table outlives the operation on the address space.
+        unsafe { Table::at(mem, self.root, Level::Pgd) }
+    }
+
+    /// Counts entries looked at, for tests that bound the work done.
+    #[inline(always)]
+    fn count_visited(&self, _entries: usize) {
+        #[cfg(test)]
+        self.visited.fetch_add(_entries, Ordering::Relaxed);
+    }
+}

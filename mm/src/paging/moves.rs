@@ -1,0 +1,323 @@
+//! Moving mappings to other addresses, by the largest unit that fits.
+//!
+//! Where source and destination are congruent, the entry that refers to a whole
+//! table moves, and with it all that the table maps:
+//!
+//! ```text
+//!          2 MiB     2 MiB     2 MiB
+//!   old ┊    ▒▒▒▒┊▒▒▒▒▒▒▒▒▒┊▒▒       ┊      ▒ the range that moves
+//!            ╲       │       ╱
+//!             by the rules below: PTEs or a table, a table, PTEs or a table
+//!            ╱       │       ╲
+//!   new ┊    ▒▒▒▒┊▒▒▒▒▒▒▒▒▒┊▒▒       ┊
+//! ```
+//!
+//! - A PUD or PMD entry moves if all it maps, at the old address and at the new
+//!   one, is inside the *room*: the range itself, and around it what the caller
+//!   says is not mapped. So if there is room, the ends of the range need not be
+//!   aligned ([`TableMove::with_room`]).
+//! - Everything else moves by PTEs, a table's worth at a time.
+//!
+//! The destination's entry may refer to a table too, one that has been left
+//! behind empty: then the two entries change places.
+//!
+//! All destination tables are made by [`move_prepare`](PageTables::move_prepare);
+//! after that [`move_commit`](PageTables::move_commit) cannot fail. Moving back is
+//! just another move.
+
+use core::sync::atomic::Ordering;
+
+use super::free::span_ceiling;
+use super::table::{Child, Level, Table};
+use super::walk::{Found, Place};
+use super::{PageTables, TlbGather};
+use crate::{Memory, OutOfMemory, PageRange, Platform};
+
+/// A move of the leaves of a range to another address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TableMove {
+    old: PageRange,
+    new: PageRange,
+    /// Nothing but `old` is mapped between these.
+    old_room: (usize, usize),
+    /// Nothing but `new` (which is empty) is mapped between these.
+    new_room: (usize, usize),
+}
+
+impl TableMove {
+    /// Moves `old` to `new`, which has the same length and nothing mapped.
+    ///
+    /// The two may overlap if `new` is the lower one (a stack that is shifted
+    /// down by exec): then PTEs are moved, in ascending order. `None` if they
+    /// overlap otherwise or the lengths differ.
+    pub fn new(old: PageRange, new: PageRange) -> Option<TableMove> {
+        if old.len() != new.len() || (old.overlaps(new) && new.start() >= old.start()) {
+            return None;
+        }
+        Some(TableMove {
+            old,
+            new,
+            old_room: (old.start(), old.end()),
+            new_room: (new.start(), new.end()),
+        })
+    }
+
+    /// Says that besides the ranges themselves nothing is mapped between
+    /// `floor` and `ceiling` around the old one, and likewise around the new
+    /// one, so that whole tables can be moved at their ends.
+    pub fn with_room(self, old: (usize, usize), new: (usize, usize)) -> TableMove {
+        let room = |range: PageRange, (floor, ceiling): (usize, usize)| {
+            (
+                floor.min(range.start()),
+                span_ceiling(ceiling.max(range.end())),
+            )
+        };
+        TableMove {
+            old_room: room(self.old, old),
+            new_room: room(self.new, new),
+            ..self
+        }
+    }
+
+    /// The move that undoes this one.
+    pub fn reversed(self) -> Option<TableMove> {
+        let back = TableMove::new(self.new, self.old)?;
+        Some(back.with_room(self.new_room, self.old_room))
+    }
+
+    /// Whether some entry above the PTE level can move as a whole. An rmap walk
+    /// would miss what is below it for a moment: then the caller keeps rmap
+    /// walks out ([`PageTables::move_commit`]).
+    pub fn moves_whole_tables(&self) -> bool {
+        let (old, size) = (self.old, Level::Pmd.size());
+        // Of the slots only the first and the last can stick out of the range,
+        // and the second is inside both rooms if anything after the first is.
+        !old.is_empty()
+            && [old.start(), old.start().saturating_add(size), old.end() - 1]
+                .into_iter()
+                .any(|addr| old.contains(addr) && self.moves_whole(addr, Level::Pmd))
+    }
+
+    /// Whether the entry of that level which maps the old address `addr` moves
+    /// as a whole.
+    fn moves_whole(&self, addr: usize, level: Level) -> bool {
+        if level == Level::Pte {
+            return true;
+        }
+        let (first, next) = (level.floor(addr), level.next(addr));
+        let (to_first, to_next) = (self.new_addr(first), self.new_addr(next));
+        level.floor(self.new_addr(addr)) == to_first
+            && !self.old.overlaps(self.new)
+            && self.old_room.0 <= first
+            && next <= self.old_room.1
+            && self.new_room.0 <= to_first
+            && to_next <= self.new_room.1
+    }
+
+    /// Where `addr` goes. Wraps for addresses outside the room.
+    #[inline(always)]
+    fn new_addr(&self, addr: usize) -> usize {
+        addr.wrapping_sub(self.old.start())
+            .wrapping_add(self.new.start())
+    }
+}
+
+/// The next thing to do in a move, from some old address on.
+enum Step<'m> {
+    /// Nothing is mapped up to there.
+    Skip(usize),
+    /// Entries of `table` move, from the current address on up to `end`; where
+    /// they go is in one table, too.
+    Run { table: Table<'m>, end: usize },
+    /// A huge leaf has to be split first.
+    Split,
+}
+
+impl PageTables {
+    /// Makes the tables that `mv` needs at the destination, and splits huge
+    /// leaves that it does not move as a whole.
+    ///
+    /// The caller holds the mmap lock in write mode, and keeps faults out of
+    /// both ranges from here until [`move_commit`](Self::move_commit) or
+    /// [`move_abort`](Self::move_abort).
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]: nothing has been moved, and the tables made so far are
+    /// freed again, except those that map something outside the room as well.
+    pub fn move_prepare<P: Platform>(
+        &self,
+        mem: &Memory<P>,
+        mv: &TableMove,
+    ) -> Result<(), OutOfMemory> {
+        let result = self.move_prepare_all(mem, mv);
+        if result.is_err() {
+            self.move_abort(mem, mv);
+        }
+        result
+    }
+
+    /// Frees what [`move_prepare`](Self::move_prepare) made, for a move that does
+    /// not happen.
+    pub fn move_abort<P: Platform>(&self, mem: &Memory<P>, mv: &TableMove) {
+        // Tables of overlapping ranges are the source's, too.
+        if mv.old.overlaps(mv.new) {
+            return;
+        }
+        let mut gather = TlbGather::new(mem, self);
+        self.free_tables(mem, mv.new, mv.new_room.0, mv.new_room.1, &mut gather);
+        gather.finish();
+    }
+
+    fn move_prepare_all<P: Platform>(
+        &self,
+        mem: &Memory<P>,
+        mv: &TableMove,
+    ) -> Result<(), OutOfMemory> {
+        let mut addr = mv.old.start();
+        while addr < mv.old.end() {
+            match self.next_step(mem, mv, addr) {
+                Step::Skip(next) => addr = next,
+                Step::Split => self.split(mem, addr)?,
+                Step::Run { table, end } => {
+                    let cells = table.slots(addr, end);
+                    if cells.iter().any(|cell| cell.load(Ordering::Relaxed) != 0) {
+                        self.make(mem, mv.new_addr(addr), table.level())?;
+                    }
+                    addr = end;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what is mapped. The TLBs of the source range have been flushed
+    /// when it returns, and before that nobody can lock a moved entry.
+    ///
+    /// Since [`move_prepare`](Self::move_prepare) nothing has been mapped in either
+    /// range. If [`moves_whole_tables`](TableMove::moves_whole_tables) says so, or
+    /// an rmap walk might look at the new address before the old one, the
+    /// caller keeps rmap walks away from the ranges.
+    pub fn move_commit<P: Platform>(&self, mem: &Memory<P>, mv: &TableMove) {
+        let mut addr = mv.old.start();
+        while addr < mv.old.end() {
+            match self.next_step(mem, mv, addr) {
+                Step::Skip(next) => addr = next,
+                Step::Split => {
+                    debug_assert!(false, "huge leaf at {addr:#x} was not split");
+                    addr = Level::Pmd.next(addr);
+                }
+                Step::Run { table, end } => {
+                    // Where prepare made no table there was nothing to move.
+                    if let Found::Place(Place { table: to, .. }) =
+                        self.find(mem, mv.new_addr(addr), table.level())
+                        && to.level() == table.level()
+                    {
+                        self.move_run(mem, mv, addr, end, table, to);
+                    }
+                    addr = end;
+                }
+            }
+        }
+    }
+
+    /// Finds the largest unit in which what is at `addr` moves.
+    fn next_step<'m, P: Platform>(
+        &self,
+        mem: &'m Memory<P>,
+        mv: &TableMove,
+        addr: usize,
+    ) -> Step<'m> {
+        let mut table = self.top(mem);
+        loop {
+            self.count_visited(1);
+            let level = table.level();
+            match table.child(mem, table.slot(addr).get()) {
+                Child::Empty => return Step::Skip(level.next(addr)),
+                Child::Leaf => return Step::Split,
+                Child::Table(below) => table = below,
+            }
+            if mv.moves_whole(addr, table.level()) {
+                return Step::Run {
+                    table,
+                    end: run_end(mv, addr, table),
+                };
+            }
+        }
+    }
+
+    /// Moves the entries of `from` that map `addr..end` to `to`.
+    fn move_run<P: Platform>(
+        &self,
+        mem: &Memory<P>,
+        mv: &TableMove,
+        addr: usize,
+        end: usize,
+        from: Table,
+        to: Table,
+    ) {
+        let (new_addr, new_end) = (mv.new_addr(addr), mv.new_addr(end));
+        let sources = from.slots(addr, end);
+        let targets = to.slots(new_addr, new_end);
+        debug_assert_eq!(sources.len(), targets.len());
+        self.count_visited(sources.len());
+
+        let _locks = from.lock_both(&to, mem);
+        if from.level() == Level::Pte {
+            let mut present = false;
+            for (source, target) in sources.iter().zip(targets) {
+                let source = from.as_slot(source);
+                if source.get().is_empty() {
+                    continue;
+                }
+                // Ascending, and each one before the next: where the ranges
+                // overlap, a target has been a source before.
+                let entry = source.take();
+                debug_assert!(to.as_slot(target).get().is_empty(), "move onto a page");
+                to.as_slot(target).set(entry);
+                present |= entry.is_present();
+            }
+            if present {
+                self.flush(mem, addr, end);
+            }
+        } else {
+            let (mut moved, mut displaced) = (false, false);
+            for (source, target) in sources.iter().zip(targets) {
+                let source = from.as_slot(source);
+                if source.get().is_empty() {
+                    continue;
+                }
+                let left_behind = to.as_slot(target).replace(source.take());
+                source.set(left_behind);
+                moved = true;
+                displaced |= !left_behind.is_empty();
+            }
+            if moved {
+                self.flush(mem, addr, end);
+            }
+            // Nothing is mapped there, but the way to it may be cached.
+            if displaced {
+                self.flush(mem, new_addr, new_end);
+            }
+        }
+    }
+}
+
+/// How far from `addr` on entries of `table` move one by one, to one table.
+fn run_end(mv: &TableMove, addr: usize, table: Table) -> usize {
+    let level = table.level();
+    let new_addr = mv.new_addr(addr);
+    let target_room = level.table_end(new_addr) - new_addr;
+    let limit = level
+        .table_end(addr)
+        .min(addr + target_room)
+        .min(mv.old.end());
+    if level == Level::Pte {
+        return limit;
+    }
+    let mut end = level.next(addr);
+    while end < limit && mv.moves_whole(end, level) {
+        end = level.next(end);
+    }
+    end.min(limit)
+}

@@ -1,0 +1,315 @@
+//! Walks: finding the entry that maps an address, making the tables above it,
+//! and going through all entries of a range.
+
+use core::convert::Infallible;
+use core::ops::Deref;
+use core::sync::atomic::Ordering;
+
+use super::table::{Child, Level, Slot, Table};
+use super::{Entry, PageTables};
+use crate::sync::SpinLockGuard;
+use crate::{FrameKind, Memory, OutOfMemory, PageRange, Platform};
+
+/// Where a walk from the root ended.
+pub(super) enum Found<'m> {
+    /// At an empty entry of that level: nothing below it.
+    Hole(Level),
+    /// At the table whose entry is the last of the walk.
+    Place(Place<'m>),
+}
+
+/// A table that a walk ended at, and the entry through which it was reached.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'m> {
+    pub table: Table<'m>,
+    link: Option<(Slot<'m>, Entry)>,
+}
+
+impl Place<'_> {
+    /// Where a walk that is at `addr` and goes to `limit` has to leave the
+    /// table: at the table's end, or after the huge leaf.
+    #[inline(always)]
+    pub(super) fn end(&self, addr: usize, limit: usize) -> usize {
+        match self.table.level() {
+            Level::Pte => Level::Pte.table_end(addr).min(limit),
+            level => level.next(addr),
+        }
+    }
+
+    /// Whether the table is (still) where it was found. To be asked with the
+    /// table's lock held.
+    #[inline(always)]
+    pub(super) fn is_current(&self) -> bool {
+        // Hardware sets the accessed bit of entries that refer to tables, but
+        // those are made with it set.
+        self.link.is_none_or(|(slot, entry)| slot.get() == entry)
+    }
+}
+
+/// A leaf's entry (or an empty PTE), locked.
+pub(crate) struct PteGuard<'m> {
+    slot: Slot<'m>,
+    _lock: SpinLockGuard<'m, ()>,
+}
+
+impl<'m> Deref for PteGuard<'m> {
+    type Target = Slot<'m>;
+
+    fn deref(&self) -> &Slot<'m> {
+        &self.slot
+    }
+}
+
+impl PageTables {
+    /// The entry that maps `addr`, of whatever size ([`Entry::is_huge`]), or the
+    /// swap or migration entry in its place. As of now: no lock keeps it so.
+    pub fn lookup<P: Platform>(&self, mem: &Memory<P>, addr: usize) -> Option<Entry> {
+        match self.find(mem, addr, Level::Pte) {
+            Found::Hole(_) => None,
+            Found::Place(place) => {
+                let entry = place.table.slot(addr).get();
+                (!entry.is_empty()).then_some(entry)
+            }
+        }
+    }
+
+    /// Locks the entry that maps `addr`, or the empty PTE that would. `None` if
+    /// there is no table for it. If a huge leaf maps `addr`, that is what the
+    /// guard is for, as its [`level`](Slot::level) tells.
+    pub fn lock_pte<'m, P: Platform>(
+        &self,
+        mem: &'m Memory<P>,
+        addr: usize,
+    ) -> Option<PteGuard<'m>> {
+        loop {
+            let Found::Place(place) = self.find(mem, addr, Level::Pte) else {
+                return None;
+            };
+            if let Some(guard) = lock_place(mem, place, addr) {
+                return Some(guard);
+            }
+        }
+    }
+
+    /// Like [`lock_pte`](Self::lock_pte), and makes the tables that are missing.
+    pub fn lock_pte_alloc<'m, P: Platform>(
+        &self,
+        mem: &'m Memory<P>,
+        addr: usize,
+    ) -> Result<PteGuard<'m>, OutOfMemory> {
+        loop {
+            let place = self.make(mem, addr, Level::Pte)?;
+            if let Some(guard) = lock_place(mem, place, addr) {
+                return Ok(guard);
+            }
+        }
+    }
+
+    /// Makes all tables for the pages of `range`.
+    ///
+    /// On failure some of them may have been made; they stay, empty, and are
+    /// freed with the tables of that range.
+    pub fn ensure<P: Platform>(
+        &self,
+        mem: &Memory<P>,
+        range: PageRange,
+    ) -> Result<(), OutOfMemory> {
+        let mut addr = range.start();
+        while addr < range.end() {
+            self.make(mem, addr, Level::Pte)?;
+            addr = Level::Pmd.next(addr);
+        }
+        Ok(())
+    }
+
+    /// Calls `f` for every entry of `range` that is not empty, in ascending
+    /// order, with the address it maps and its table's lock held. Costs nothing
+    /// for what has no tables.
+    ///
+    /// A huge leaf is visited once, with the address where *it* starts, even if
+    /// only a part of it is in the range: [`Slot::size`] tells.
+    pub fn visit<P: Platform>(
+        &self,
+        mem: &Memory<P>,
+        range: PageRange,
+        mut f: impl FnMut(usize, &Slot),
+    ) {
+        let Ok(()) = self.try_visit(mem, range, |addr, slot| {
+            f(addr, slot);
+            Ok::<(), Infallible>(())
+        });
+    }
+
+    /// Like [`visit`](Self::visit), until `f` fails.
+    pub fn try_visit<P: Platform, E>(
+        &self,
+        mem: &Memory<P>,
+        range: PageRange,
+        mut f: impl FnMut(usize, &Slot) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut addr = range.start();
+        while addr < range.end() {
+            match self.find(mem, addr, Level::Pte) {
+                Found::Hole(level) => addr = level.next(addr),
+                Found::Place(place) => {
+                    let end = place.end(addr, range.end());
+                    let _lock = place.table.lock(mem);
+                    if !place.is_current() {
+                        continue;
+                    }
+                    self.visit_table(&place.table, addr, end, |cell| cell == 0, &mut f)?;
+                    addr = end;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `f` for every entry of `range`, empty ones too, in ascending order,
+    /// with its table's lock held, and makes the tables that are missing. Stops
+    /// when one cannot be made or `f` fails. Huge leaves are visited as by
+    /// [`visit`](Self::visit).
+    pub fn try_fill<P: Platform, E: From<OutOfMemory>>(
+        &self,
+        mem: &Memory<P>,
+        range: PageRange,
+        mut f: impl FnMut(usize, &Slot) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut addr = range.start();
+        while addr < range.end() {
+            let place = self.make(mem, addr, Level::Pte)?;
+            let end = place.end(addr, range.end());
+            let _lock = place.table.lock(mem);
+            if !place.is_current() {
+                continue;
+            }
+            self.visit_table(&place.table, addr, end, |_| false, &mut f)?;
+            addr = end;
+        }
+        Ok(())
+    }
+
+    /// Walks towards the table of level `lowest` that maps `addr`. Ends there,
+    /// or above it at a leaf or at an empty entry.
+    #[inline]
+    pub(super) fn find<'m, P: Platform>(
+        &self,
+        mem: &'m Memory<P>,
+        addr: usize,
+        lowest: Level,
+    ) -> Found<'m> {
+        let mut place = Place {
+            table: self.top(mem),
+            link: None,
+        };
+        while place.table.level() > lowest {
+            self.count_visited(1);
+            let slot = place.table.slot(addr);
+            let entry = slot.get();
+            match place.table.child(mem, entry) {
+                Child::Empty => return Found::Hole(place.table.level()),
+                Child::Leaf => break,
+                Child::Table(table) => {
+                    place = Place {
+                        table,
+                        link: Some((slot, entry)),
+                    }
+                }
+            }
+        }
+        Found::Place(place)
+    }
+
+    /// Like [`find`](Self::find), and makes the tables that are missing.
+    #[inline]
+    pub(super) fn make<'m, P: Platform>(
+        &self,
+        mem: &'m Memory<P>,
+        addr: usize,
+        lowest: Level,
+    ) -> Result<Place<'m>, OutOfMemory> {
+        loop {
+            match self.find(mem, addr, lowest) {
+                Found::Place(place) => return Ok(place),
+                Found::Hole(_) => self.make_missing(mem, addr, lowest)?,
+            }
+        }
+    }
+
+    /// Makes the first table that is missing on the way to the table of level
+    /// `lowest` that maps `addr`, and those below it.
+    #[cold]
+    fn make_missing<P: Platform>(
+        &self,
+        mem: &Memory<P>,
+        addr: usize,
+        lowest: Level,
+    ) -> Result<(), OutOfMemory> {
+        let mut table = self.top(mem);
+        while table.level() > lowest {
+            let slot = table.slot(addr);
+            if slot.get().is_empty() {
+                let page = mem.alloc_zeroed(FrameKind::Table)?;
+                if slot
+                    .replace_if(Entry::EMPTY, Entry::table(page.pfn()))
+                    .is_ok()
+                {
+                    page.into_raw();
+                    self.tables.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    // Somebody else was faster.
+                    mem.free(page);
+                }
+            }
+            match table.child(mem, slot.get()) {
+                Child::Table(below) => table = below,
+                Child::Empty | Child::Leaf => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `f` for the entries of `table`, which is locked, that map
+    /// `start..end` and that `skip` does not want skipped.
+    #[inline(always)]
+    fn visit_table<E>(
+        &self,
+        table: &Table,
+        start: usize,
+        end: usize,
+        skip: impl Fn(u64) -> bool,
+        f: &mut impl FnMut(usize, &Slot) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut addr = table.level().floor(start);
+        for cell in table.slots(start, end) {
+            self.count_visited(1);
+            if !skip(cell.load(Ordering::Relaxed)) {
+                f(addr, &table.as_slot(cell))?;
+            }
+            addr += table.level().size();
+        }
+        Ok(())
+    }
+}
+
+/// Locks `place` and returns its entry for `addr`, unless the walk has to be
+/// done again because the table is not there any more, or the entry, which was
+/// a huge leaf, refers to a table by now.
+#[inline(always)]
+fn lock_place<'m, P: Platform>(
+    mem: &'m Memory<P>,
+    place: Place<'m>,
+    addr: usize,
+) -> Option<PteGuard<'m>> {
+    let lock = place.table.lock(mem);
+    let slot = place.table.slot(addr);
+    if !place.is_current() {
+        return None;
+    }
+    if place.table.level() != Level::Pte
+        && !matches!(place.table.child(mem, slot.get()), Child::Leaf)
+    {
+        return None;
+    }
+    Some(PteGuard { slot, _lock: lock })
+}
