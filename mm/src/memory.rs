@@ -39,6 +39,11 @@ impl PhysRange {
         aligned(self.start) && aligned(self.end) && self.start <= self.end
     }
 
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
     /// Its first frame.
     pub(crate) fn first_pfn(&self) -> usize {
         Pfn::containing(self.start).0

@@ -133,7 +133,7 @@ impl FrameAllocator {
         regions: &[PhysRange],
     ) -> Result<FrameAllocator, InitError> {
         check_regions(platform, regions)?;
-        let usable = || regions.iter().filter(|region| region.start < region.end);
+        let usable = || regions.iter().filter(|region| !region.is_empty());
         let lowest = usable()
             .map(PhysRange::first_pfn)
             .min()
@@ -358,21 +358,22 @@ fn check_regions<P: Platform>(platform: &P, regions: &[PhysRange]) -> Result<(),
         if !region.is_valid() {
             return Err(InitError::BadRegion);
         }
-        for other in &regions[..number] {
-            if region.start < other.end && other.start < region.end {
-                return Err(InitError::Overlap);
+        for other in regions[..number].iter().filter(|other| !other.is_empty()) {
+            if region.is_empty() {
+                break;
             }
             let (low, high) = if region.start < other.start {
                 (region, other)
             } else {
                 (other, region)
             };
+            if high.start < low.end {
+                return Err(InitError::Overlap);
+            }
             // A block may lie across the seam.
-            if low.end == high.start && low.start < low.end && high.start < high.end {
-                let last = platform.phys_to_virt(low.end - 1).wrapping_add(1);
-                if last != platform.phys_to_virt(high.start) {
-                    return Err(InitError::Overlap);
-                }
+            let after = platform.phys_to_virt(low.end - 1).wrapping_add(1);
+            if high.start == low.end && after != platform.phys_to_virt(high.start) {
+                return Err(InitError::Overlap);
             }
         }
     }
