@@ -1,18 +1,25 @@
 //! The frame allocator: the buddy system with per-CPU lists in front.
 //!
-//! Single frames, which nearly all allocations are for, come from and go to a
-//! list of the CPU's own; lists are filled and emptied by the batch. A CPU's
-//! list has a lock all the same: whoever runs out of memory empties all lists,
-//! and the threads of a host test may claim to be on one CPU. Nobody waits for
-//! that lock: who finds it taken goes to the buddy system.
+//! Single frames, which nearly all allocations are for, come from and go to
+//! [lists of the CPU's own](super::cpu). Between those and the buddy system is
+//! the depot: batches of single frames, which change hands as a whole. What is
+//! freed is most often wanted again soon, as single frames too, so merging it
+//! would be work for nothing. When a block cannot be had otherwise, all lists
+//! and the depot are emptied into the buddy system.
 //!
-//! Lock order: a CPU's list, then the buddy system.
+//! A CPU's lists have a lock all the same: whoever runs out of memory empties
+//! those of all CPUs, and the threads of a host test may claim to be on one
+//! CPU. To allocate and free, nobody waits for that lock: who finds it taken
+//! goes to the buddy system.
+//!
+//! Lock order: a CPU's lists, then the shared pool.
 
 use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicIsize, Ordering};
 
 use super::buddy::{Buddy, claim_block, disclaim_block};
+use super::cpu::{BATCH, Batch, CpuLists, Depot};
 use super::table::{FrameTable, NIL};
 use super::{Frame, FrameKind, MAX_ORDER, OwnedFrame};
 use crate::addr::{PAGE_SIZE, Pfn};
@@ -20,11 +27,8 @@ use crate::memory::PhysRange;
 use crate::platform::{MAX_CPUS, Platform};
 use crate::sync::SpinLock;
 
-/// Log 2 of the number of frames that go between a CPU's list and the buddy system at once.
-const BATCH_ORDER: u8 = 5;
-const BATCH: u32 = 1 << BATCH_ORDER;
-/// A CPU's list that grows beyond this gives a batch back.
-const CACHE_LIMIT: u32 = 3 * BATCH;
+/// One part in so many of all frames may be in the depot.
+const DEPOT_SHARE: usize = 16;
 
 /// Why [`Memory::new`](crate::Memory::new) could not take the machine's memory into use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,66 +58,49 @@ impl fmt::Display for InitError {
 impl core::error::Error for InitError {}
 
 /// Frames in use of each kind. Changed only by who holds the lock beside it.
-struct KindCounts([AtomicIsize; FrameKind::COUNT]);
+struct KindCounts([AtomicIsize; 16]);
 
 impl KindCounts {
     const fn new() -> KindCounts {
-        KindCounts([const { AtomicIsize::new(0) }; FrameKind::COUNT])
+        KindCounts([const { AtomicIsize::new(0) }; 16])
     }
 
     #[inline]
     fn add(&self, kind: FrameKind, frames: isize) {
-        let count = &self.0[kind as usize];
-        count.store(count.load(Ordering::Relaxed) + frames, Ordering::Relaxed);
+        let count = &self.0[kind as usize % 16];
+        count.store(
+            count.load(Ordering::Relaxed).wrapping_add(frames),
+            Ordering::Relaxed,
+        );
     }
 
     fn get(&self, kind: FrameKind) -> isize {
-        self.0[kind as usize].load(Ordering::Relaxed)
-    }
-}
-
-/// A list of single free frames, linked through their records.
-struct CpuList {
-    head: u32,
-    len: u32,
-}
-
-impl CpuList {
-    #[inline]
-    fn push(&mut self, table: &FrameTable, index: u32) {
-        table.at(index).next.store(self.head, Ordering::Relaxed);
-        self.head = index;
-        self.len += 1;
-    }
-
-    #[inline]
-    fn pop(&mut self, table: &FrameTable) -> Option<u32> {
-        if self.head == NIL {
-            return None;
-        }
-        let index = self.head;
-        self.head = table.at(index).next.load(Ordering::Relaxed);
-        self.len -= 1;
-        Some(index)
+        self.0[kind as usize % 16].load(Ordering::Relaxed)
     }
 }
 
 /// What one CPU keeps to itself.
 #[repr(align(64))]
-struct CpuCache {
-    list: SpinLock<CpuList>,
-    /// Allocations less releases made through `list`, whose lock guards it:
+struct Cpu {
+    lists: SpinLock<CpuLists>,
+    /// Allocations less releases made through `lists`, whose lock guards it:
     /// may well be negative. Only the sum over all CPUs means something.
     in_use: KindCounts,
+}
+
+/// What all CPUs share.
+struct Pool {
+    buddy: Buddy,
+    depot: Depot,
 }
 
 /// All physical memory.
 pub(crate) struct FrameAllocator {
     table: FrameTable,
-    buddy: SpinLock<Buddy>,
-    /// Allocations less releases made at `buddy`, whose lock guards it.
+    pool: SpinLock<Pool>,
+    /// Allocations less releases made at `pool`, whose lock guards it.
     in_use: KindCounts,
-    cpus: [CpuCache; MAX_CPUS],
+    cpus: [Cpu; MAX_CPUS],
     /// Frames under management, in use or free.
     total: usize,
 }
@@ -164,11 +151,14 @@ impl FrameAllocator {
             // crate's own for good, and they are given to nobody else below;
             // `count` was compared with NIL.
             table: unsafe { FrameTable::new(base, first, count) },
-            buddy: SpinLock::new(Buddy::new()),
+            pool: SpinLock::new(Pool {
+                buddy: Buddy::new(),
+                depot: Depot::new(),
+            }),
             in_use: KindCounts::new(),
             cpus: [const {
-                CpuCache {
-                    list: SpinLock::new(CpuList { head: NIL, len: 0 }),
+                Cpu {
+                    lists: SpinLock::new(CpuLists::new()),
                     in_use: KindCounts::new(),
                 }
             }; MAX_CPUS],
@@ -184,7 +174,7 @@ impl FrameAllocator {
 
     /// Gives the frames `start..end`, which are in the table, to the buddy system.
     fn add(&mut self, start: usize, end: usize) {
-        let mut buddy = self.buddy.lock();
+        let mut pool = self.pool.lock();
         let mut pfn = start;
         while pfn < end {
             let index = self.table.index(Pfn(pfn));
@@ -193,7 +183,7 @@ impl FrameAllocator {
                 .min((end - pfn).ilog2())
                 .min(MAX_ORDER.into());
             disclaim_block(&self.table, index, order as u8);
-            buddy.free(&self.table, index, order as u8);
+            pool.buddy.free(&self.table, index, order as u8);
             self.total += 1 << order;
             pfn += 1 << order;
         }
@@ -202,13 +192,16 @@ impl FrameAllocator {
     /// Takes a free frame, or a block of `1 << order`, for `cpu`.
     #[inline]
     pub(crate) fn alloc(&self, cpu: usize, kind: FrameKind, order: u8) -> Option<Pfn> {
+        debug_assert!(!matches!(kind, FrameKind::Free | FrameKind::Reserved));
+        let cpu = self.cpu(cpu);
         if order == 0
-            && let Some(mut list) = self.cpu(cpu).list.try_lock()
-            && let Some(index) = list.pop(&self.table).or_else(|| self.refill(&mut list))
+            && let Some(mut lists) = cpu.lists.try_lock()
+            && (!lists.is_empty() || self.refill(&mut lists))
+            && let Some((index, frame)) = lists.pop(&self.table)
         {
-            self.cpu(cpu).in_use.add(kind, 1);
-            drop(list);
-            self.table.at(index).claim(kind, 0);
+            cpu.in_use.add(kind, 1);
+            drop(lists);
+            frame.claim(kind, 0);
             return Some(self.table.pfn(index));
         }
         self.alloc_block(kind, order)
@@ -217,7 +210,8 @@ impl FrameAllocator {
     /// Gives a block back, which the caller owns.
     #[inline]
     pub(crate) fn free(&self, cpu: usize, pfn: Pfn, order: u8) {
-        let frame = self.table.frame(pfn);
+        let index = self.table.index(pfn);
+        let frame = self.table.at(index);
         let kind = frame.kind();
         debug_assert!(
             !matches!(kind, FrameKind::Free | FrameKind::Reserved),
@@ -225,17 +219,17 @@ impl FrameAllocator {
         );
         debug_assert_eq!(frame.order(), order, "{pfn:?} is of another order");
         debug_assert_eq!(frame.mapcount(), 0, "{pfn:?} is still mapped");
-        let index = self.table.index(pfn);
+        let cpu = self.cpu(cpu);
         if order == 0
-            && let Some(mut list) = self.cpu(cpu).list.try_lock()
+            && let Some(mut lists) = cpu.lists.try_lock()
         {
             frame.refcount.store(0, Ordering::Relaxed);
             frame.set_state(FrameKind::Free, 0, 0);
-            self.cpu(cpu).in_use.add(kind, -1);
-            list.push(&self.table, index);
-            if list.len > CACHE_LIMIT {
-                self.spill(&mut list, BATCH);
+            cpu.in_use.add(kind, -1);
+            if lists.is_full() {
+                self.spill(&mut lists);
             }
+            lists.push(index, frame);
             return;
         }
         self.free_block(index, kind, order);
@@ -281,39 +275,74 @@ impl FrameAllocator {
     }
 
     #[inline]
-    fn cpu(&self, cpu: usize) -> &CpuCache {
+    fn cpu(&self, cpu: usize) -> &Cpu {
         &self.cpus[cpu % MAX_CPUS]
     }
 
-    /// Fills an empty list from the buddy system and takes one frame for the caller.
+    /// Puts frames on an empty list; `false` if there are none.
     #[cold]
-    fn refill(&self, list: &mut CpuList) -> Option<u32> {
-        let mut buddy = self.buddy.lock();
-        while list.len < BATCH {
-            let room = (BATCH - list.len).ilog2() as u8;
-            let Some((index, order)) = buddy.alloc_smallest(&self.table, room) else {
+    fn refill(&self, lists: &mut CpuLists) -> bool {
+        if lists.load_spare() {
+            return true;
+        }
+        let mut pool = self.pool.lock();
+        if let Some(batch) = pool.depot.take(&self.table) {
+            lists.load(batch);
+            return true;
+        }
+        while lists.len() < BATCH {
+            let room = (BATCH - lists.len()).ilog2() as u8;
+            let Some((index, order)) = pool.buddy.alloc_smallest(&self.table, room) else {
                 break;
             };
             // Backwards, so that the frames come off the list in ascending order.
-            for offset in (0..1 << order).rev() {
-                self.table
-                    .at(index + offset)
-                    .set_state(FrameKind::Free, 0, 0);
-                list.push(&self.table, index + offset);
+            for index in (index..index + (1 << order)).rev() {
+                let frame = self.table.at(index);
+                frame.set_state(FrameKind::Free, 0, 0);
+                lists.push(index, frame);
             }
         }
-        list.pop(&self.table)
+        !lists.is_empty()
     }
 
-    /// Moves `frames` frames, or all there are, from a list to the buddy system.
+    /// Makes room on a full list.
     #[cold]
-    fn spill(&self, list: &mut CpuList, frames: u32) {
-        let mut buddy = self.buddy.lock();
-        for _ in 0..frames {
-            let Some(index) = list.pop(&self.table) else {
-                break;
-            };
+    fn spill(&self, lists: &mut CpuLists) {
+        let Some(batch) = lists.unload() else { return };
+        let mut pool = self.pool.lock();
+        if pool.depot.batches() * BATCH as usize >= self.total / DEPOT_SHARE {
+            self.free_batch(&mut pool.buddy, batch);
+        } else {
+            pool.depot.put(&self.table, batch);
+        }
+    }
+
+    /// Gives a batch to the buddy system.
+    fn free_batch(&self, buddy: &mut Buddy, batch: Batch) {
+        let mut frames = CpuLists::new();
+        frames.load(batch);
+        while let Some((index, _)) = frames.pop(&self.table) {
             buddy.free(&self.table, index, 0);
+        }
+    }
+
+    /// Gives everything in lists and in the depot to the buddy system.
+    fn merge_all(&self) {
+        for cpu in &self.cpus {
+            let mut lists = cpu.lists.lock();
+            let mut pool = self.pool.lock();
+            loop {
+                while let Some((index, _)) = lists.pop(&self.table) {
+                    pool.buddy.free(&self.table, index, 0);
+                }
+                if !lists.load_spare() {
+                    break;
+                }
+            }
+        }
+        let mut pool = self.pool.lock();
+        while let Some(batch) = pool.depot.take(&self.table) {
+            self.free_batch(&mut pool.buddy, batch);
         }
     }
 
@@ -323,16 +352,14 @@ impl FrameAllocator {
             return None;
         }
         let take = || {
-            let mut buddy = self.buddy.lock();
-            let index = buddy.alloc(&self.table, order)?;
+            let mut pool = self.pool.lock();
+            let index = pool.buddy.alloc(&self.table, order)?;
             self.in_use.add(kind, 1 << order);
             Some(index)
         };
         let index = take().or_else(|| {
             // What is left may be in lists, or in pieces because of them.
-            for cpu in &self.cpus {
-                self.spill(&mut cpu.list.lock(), u32::MAX);
-            }
+            self.merge_all();
             take()
         })?;
         claim_block(&self.table, index, kind, order);
@@ -343,9 +370,9 @@ impl FrameAllocator {
     fn free_block(&self, index: u32, kind: FrameKind, order: u8) {
         self.table.at(index).refcount.store(0, Ordering::Relaxed);
         disclaim_block(&self.table, index, order);
-        let mut buddy = self.buddy.lock();
+        let mut pool = self.pool.lock();
         self.in_use.add(kind, -(1 << order));
-        buddy.free(&self.table, index, order);
+        pool.buddy.free(&self.table, index, order);
     }
 }
 

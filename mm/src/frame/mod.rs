@@ -11,14 +11,15 @@
 //!    └────────── free ──────────┴──────── last put ─────────────┘
 //! ```
 //!
-//! Free frames are in a buddy system ([`buddy`]), single ones also in per-CPU
-//! lists in front of it ([`allocator`]). A frame is free only when nothing maps
+//! Free frames are in a buddy system ([`buddy`]), single ones also in lists in
+//! front of it, one for each CPU ([`cpu`], [`allocator`]). A frame is free only when nothing maps
 //! it and no TLB can hold a translation to it; who unmaps a frame keeps its
 //! reference until the flush has completed.
 
 mod allocator;
 mod buddy;
 mod content;
+mod cpu;
 mod table;
 
 #[cfg(test)]
