@@ -2,9 +2,10 @@
 //! from one to another.
 
 use core::arch::global_asm;
-use core::mem::{size_of};
+use core::mem::size_of;
 
 use super::cpu;
+use super::entry;
 use super::fpu::FpuState;
 use super::stack::KernelStack;
 use super::trap::TrapFrame;
@@ -39,12 +40,22 @@ impl Context {
     /// The context of the code that calls this, to be filled in when it
     /// switches away: the thread that the boot code becomes.
     pub const fn for_boot() -> Context {
-        Context { rsp: 0, fs_base: 0, gs_base: 0, fpu: None, stack: None }
+        Context {
+            rsp: 0,
+            fs_base: 0,
+            gs_base: 0,
+            fpu: None,
+            stack: None,
+        }
     }
 
     /// A thread that first runs `entry(argument)` in the kernel, on `stack`,
     /// with interrupts disabled.
-    pub fn for_kernel(stack: KernelStack, entry: extern "C" fn(usize) -> !, argument: usize) -> Context {
+    pub fn for_kernel(
+        stack: KernelStack,
+        entry: extern "C" fn(usize) -> !,
+        argument: usize,
+    ) -> Context {
         // 16-byte alignment at `entry`: the trampoline calls it with the stack empty.
         let rsp = stack.top() - size_of::<SwitchFrame>();
         let frame = SwitchFrame {
@@ -58,14 +69,27 @@ impl Context {
         };
         // SAFETY: inside the stack, which is ours, and nothing runs on it yet.
         unsafe { (rsp as *mut SwitchFrame).write(frame) };
-        Context { rsp, fs_base: 0, gs_base: 0, fpu: None, stack: Some(stack) }
+        Context {
+            rsp,
+            fs_base: 0,
+            gs_base: 0,
+            fpu: None,
+            stack: Some(stack),
+        }
     }
 
     /// A thread that first calls [`crate::task::finish_switch`] and then
     /// returns to the program with the registers of `frame`, `fpu` and the
     /// thread pointer `fs_base`.
-    pub fn for_user(stack: KernelStack, frame: &TrapFrame, fpu: FpuState, fs_base: u64, gs_base: u64) -> Context {
-        let trap_frame = stack.top() - size_of::<TrapFrame>();
+    pub fn for_user(
+        stack: KernelStack,
+        frame: &TrapFrame,
+        fpu: FpuState,
+        fs_base: u64,
+        gs_base: u64,
+    ) -> Context {
+        // Where a system call would have put it.
+        let trap_frame = stack.top() - 8 - size_of::<TrapFrame>();
         let rsp = trap_frame - size_of::<SwitchFrame>();
         let switch = SwitchFrame {
             r15: 0,
@@ -74,14 +98,20 @@ impl Context {
             r12: 0,
             rbx: 0,
             rbp: 0,
-            return_address: user_thread_start as *const () as usize,
+            return_address: entry::user_thread_start as *const () as usize,
         };
         // SAFETY: both lie inside the stack, which is ours, and nothing runs on it yet.
         unsafe {
             (trap_frame as *mut TrapFrame).write(*frame);
             (rsp as *mut SwitchFrame).write(switch);
         }
-        Context { rsp, fs_base, gs_base, fpu: Some(fpu), stack: Some(stack) }
+        Context {
+            rsp,
+            fs_base,
+            gs_base,
+            fpu: Some(fpu),
+            stack: Some(stack),
+        }
     }
 
     /// The program's FPU state: what it was when the thread last stopped running.
@@ -112,7 +142,8 @@ pub unsafe fn switch(prev: *mut Context, next: *mut Context) {
         cpu::set_user_gs_base(next.gs_base);
     }
     if let Some(stack) = &next.stack {
-        cpu::current().set_kernel_stack(stack.top());
+        // SAFETY: it is the next thread's stack, which outlives its running.
+        unsafe { cpu::current().set_kernel_stack(stack.top()) };
     }
     // SAFETY: `next.rsp` was made by `for_*` or by an earlier `switch_stacks`.
     unsafe { switch_stacks(&raw mut prev.rsp, next.rsp) };
@@ -121,7 +152,6 @@ pub unsafe fn switch(prev: *mut Context, next: *mut Context) {
 unsafe extern "C" {
     fn switch_stacks(save: *mut usize, load: usize);
     fn kernel_thread_start();
-    fn user_thread_start();
 }
 
 global_asm!(
@@ -147,7 +177,5 @@ global_asm!(
     "kernel_thread_start:",
     "mov rdi, r12",
     "call rbx",
-    "ud2",
-    "user_thread_start:",
     "ud2",
 );

@@ -5,28 +5,30 @@ use core::arch::asm;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use super::gdt::Segments;
 use x86_64::registers::model_specific::Msr;
 
 const MSR_FS_BASE: u32 = 0xc000_0100;
-const MSR_GS_BASE: u32 = 0xc000_0101;
+pub(super) const MSR_GS_BASE: u32 = 0xc000_0101;
 const MSR_KERNEL_GS_BASE: u32 = 0xc000_0102;
 
 /// What one CPU keeps for itself. The assembler of [`super::entry`] knows it
 /// by field offset.
-#[derive(Debug)]
 #[repr(C)]
 pub struct Cpu {
     /// Its own address.
     this: AtomicUsize,
     /// Where system-call entry parks the program's `rsp` for a moment.
     pub(super) user_rsp: AtomicUsize,
-    /// Top of the current thread's kernel stack.
-    pub(super) kernel_stack: AtomicUsize,
+    /// Where system calls of the current thread start on its kernel stack: 8
+    /// bytes below the top, which leaves a trap frame's end 16-byte aligned.
+    pub(super) syscall_stack: AtomicUsize,
     /// The current thread, as [`set_thread`] left it.
     thread: AtomicUsize,
     /// There is something to do before the CPU returns to user mode.
     pub(super) return_work: AtomicBool,
     id: usize,
+    segments: Segments,
 }
 
 impl Cpu {
@@ -35,16 +37,24 @@ impl Cpu {
         Cpu {
             this: AtomicUsize::new(0),
             user_rsp: AtomicUsize::new(0),
-            kernel_stack: AtomicUsize::new(0),
+            syscall_stack: AtomicUsize::new(0),
             thread: AtomicUsize::new(0),
             return_work: AtomicBool::new(false),
             id,
+            segments: Segments::new(),
         }
     }
 
     /// Sets the stack that traps from user mode, and system calls, start on.
-    pub(super) fn set_kernel_stack(&self, top: usize) {
-        self.kernel_stack.store(top, Ordering::Relaxed);
+    ///
+    /// # Safety
+    ///
+    /// This is the current CPU. `top` is the top of a kernel stack that stays
+    /// while it is set.
+    pub(super) unsafe fn set_kernel_stack(&self, top: usize) {
+        self.syscall_stack.store(top - 8, Ordering::Relaxed);
+        // SAFETY: the caller makes the same promises.
+        unsafe { self.segments.set_kernel_stack(top) };
     }
 
     /// Number of the CPU, from 0.
@@ -54,7 +64,14 @@ impl Cpu {
 }
 
 /// Makes `cpu` the data of the CPU that calls this.
-pub fn install(cpu: &'static Cpu) {
+///
+/// # Safety
+///
+/// `cpu` is no other CPU's, and has not been installed before. Interrupts are
+/// disabled.
+pub unsafe fn install(cpu: &'static Cpu) {
+    // SAFETY: as the caller promises; GS is set up only below.
+    unsafe { cpu.segments.load() };
     let address = core::ptr::from_ref(cpu) as usize;
     cpu.this.store(address, Ordering::Relaxed);
     // SAFETY: kernel code uses GS only for per-CPU data, which is what `address` is.

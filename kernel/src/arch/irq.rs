@@ -32,14 +32,19 @@ pub struct IrqGuard<'a, T> {
 impl<T> IrqMutex<T> {
     /// A lock around `value`.
     pub const fn new(value: T) -> Self {
-        IrqMutex { inner: spin::Mutex::new(value) }
+        IrqMutex {
+            inner: spin::Mutex::new(value),
+        }
     }
 
     /// Disables interrupts and takes the lock.
     pub fn lock(&self) -> IrqGuard<'_, T> {
         let restore = interrupts::are_enabled();
         interrupts::disable();
-        IrqGuard { guard: Some(self.inner.lock()), restore }
+        IrqGuard {
+            guard: Some(self.inner.lock()),
+            restore,
+        }
     }
 
     /// Releases the lock on behalf of a holder that will never do it.

@@ -1,6 +1,20 @@
 //! Exceptions and interrupts.
 
+use core::mem::size_of_val;
+
 use bitflags::bitflags;
+use mm::TASK_SIZE;
+use x86_64::VirtAddr;
+use x86_64::instructions::tables::lidt;
+use x86_64::registers::control::Cr2;
+use x86_64::registers::rflags::RFlags;
+use x86_64::structures::DescriptorTablePointer;
+
+use super::entry::{self, VECTORS};
+use super::gdt::{self, InterruptStack};
+use super::{apic, irq, pic, usercopy};
+use crate::drivers::{console, serial};
+use crate::{error, task};
 
 /// The registers of an interrupted program, as Linux's `struct pt_regs` has them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,4 +101,152 @@ bitflags! {
         /// Protection keys forbade the access.
         const PROTECTION_KEY = 1 << 5;
     }
+}
+
+/// First vector of the interrupt controller's sixteen lines.
+pub const FIRST_IRQ_VECTOR: u8 = 0x20;
+/// The local APIC's timer.
+pub const TIMER_VECTOR: u8 = 0x30;
+/// What the local APIC delivers when an interrupt went away meanwhile.
+pub const SPURIOUS_VECTOR: u8 = 0x3f;
+
+const BREAKPOINT: u8 = 3;
+const OVERFLOW: u8 = 4;
+const NON_MASKABLE: u8 = 2;
+const DEBUG: u8 = 1;
+const DOUBLE_FAULT: u8 = 8;
+const PAGE_FAULT: u8 = 14;
+const MACHINE_CHECK: u8 = 18;
+const LAST_EXCEPTION: u8 = 31;
+
+/// One gate of the interrupt descriptor table.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Gate {
+    low: u64,
+    high: u64,
+}
+
+/// The interrupt descriptor table, the same for all CPUs.
+static IDT: spin::Once<[Gate; VECTORS]> = spin::Once::new();
+
+fn gate(vector: usize) -> Gate {
+    const PRESENT_INTERRUPT_GATE: u64 = 0x8e << 40;
+    const FROM_USER_MODE: u64 = 3 << 45;
+    let address = entry::stub(vector) as u64;
+    let stack = match vector as u8 {
+        DOUBLE_FAULT => InterruptStack::DoubleFault as u64,
+        NON_MASKABLE => InterruptStack::NonMaskable as u64,
+        MACHINE_CHECK => InterruptStack::MachineCheck as u64,
+        DEBUG => InterruptStack::Debug as u64,
+        _ => 0,
+    };
+    // `int3` and `into` are a program's to execute.
+    let access = if matches!(vector as u8, BREAKPOINT | OVERFLOW) {
+        FROM_USER_MODE
+    } else {
+        0
+    };
+    Gate {
+        low: address & 0xffff
+            | u64::from(gdt::KERNEL_CODE_SELECTOR) << 16
+            | stack << 32
+            | PRESENT_INTERRUPT_GATE
+            | access
+            | (address >> 16 & 0xffff) << 48,
+        high: address >> 32,
+    }
+}
+
+/// Makes exceptions and interrupts of this CPU arrive here.
+pub(super) fn init() {
+    let idt = IDT.call_once(|| core::array::from_fn(gate));
+    let pointer = DescriptorTablePointer {
+        limit: (size_of_val(idt) - 1) as u16,
+        base: VirtAddr::from_ptr(idt.as_ptr()),
+    };
+    // SAFETY: the table lives for `'static`, and each gate leads to a stub.
+    unsafe { lidt(&pointer) };
+}
+
+/// What all stubs lead to. Called and returns with interrupts disabled.
+pub(super) extern "C" fn handle_trap(frame: &mut TrapFrame, vector: u32) {
+    let vector = vector as u8;
+    let code = core::mem::replace(&mut frame.orig_rax, NOT_A_SYSCALL);
+    if vector == PAGE_FAULT {
+        handle_page_fault(frame, code);
+    } else if vector > LAST_EXCEPTION {
+        handle_interrupt(vector);
+    } else if vector == NON_MASKABLE {
+        error!("non-maskable interrupt at {:#x}", frame.rip);
+    } else if vector == DOUBLE_FAULT || vector == MACHINE_CHECK {
+        fatal(frame, vector, code);
+    } else if frame.is_user() {
+        irq::enable();
+        task::user_exception(frame, vector, code);
+        irq::disable();
+    } else {
+        fatal(frame, vector, code);
+    }
+}
+
+fn handle_page_fault(frame: &mut TrapFrame, code: u64) {
+    let addr = Cr2::read_raw() as usize;
+    let access = PageFaultCode::from_bits_truncate(code);
+    if frame.is_user() {
+        irq::enable();
+        task::page_fault(frame, addr, access);
+        irq::disable();
+        return;
+    }
+    let Some(fixup) = usercopy::fixup(frame.rip) else {
+        fatal(frame, PAGE_FAULT, code);
+    };
+    let may_interrupt = frame.rflags & RFlags::INTERRUPT_FLAG.bits() != 0;
+    if may_interrupt {
+        irq::enable();
+    }
+    if addr >= TASK_SIZE || !task::kernel_page_fault(addr, access) {
+        frame.rip = fixup;
+    }
+    irq::disable();
+}
+
+fn handle_interrupt(vector: u8) {
+    match vector {
+        TIMER_VECTOR => {
+            apic::end_of_interrupt();
+            task::tick();
+        }
+        SPURIOUS_VECTOR => {}
+        _ => {
+            let line = vector - FIRST_IRQ_VECTOR;
+            if pic::begin(line) {
+                if line == serial::CONSOLE_IRQ {
+                    console::on_interrupt();
+                }
+                pic::end_of_interrupt(line);
+            }
+        }
+    }
+}
+
+/// An exception that the kernel itself must not raise.
+fn fatal(frame: &TrapFrame, vector: u8, code: u64) -> ! {
+    let name = match vector {
+        0 => "divide error",
+        DEBUG => "debug exception",
+        BREAKPOINT => "breakpoint",
+        6 => "invalid opcode",
+        DOUBLE_FAULT => "double fault",
+        12 => "stack fault",
+        13 => "general protection fault",
+        PAGE_FAULT => "page fault",
+        MACHINE_CHECK => "machine check",
+        _ => "exception",
+    };
+    panic!(
+        "{name} (vector {vector}, code {code:#x}, address {:#x}) in the kernel: {frame:#x?}",
+        Cr2::read_raw()
+    );
 }

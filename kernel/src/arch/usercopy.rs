@@ -14,8 +14,6 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use mm::{Errno, PAGE_SIZE, TASK_SIZE};
 
-
-
 /// Whether the CPU has SMAP, and user memory is to be unlocked for an access.
 static SMAP: AtomicBool = AtomicBool::new(false);
 
@@ -198,7 +196,11 @@ pub fn load_u32(addr: usize) -> Result<u32, Errno> {
     let mut value = 0;
     let _unlocked = Unlocked::new();
     // SAFETY: `addr` is a user address and may fault.
-    if unsafe { user_load_u32(addr as *const u32, &mut value) } == 0 { Ok(value) } else { Err(Errno::EFAULT) }
+    if unsafe { user_load_u32(addr as *const u32, &mut value) } == 0 {
+        Ok(value)
+    } else {
+        Err(Errno::EFAULT)
+    }
 }
 
 /// Atomically replaces the number at user address `addr` by `new` if it is
@@ -212,7 +214,11 @@ pub fn cmpxchg_u32(addr: usize, old: u32, new: u32) -> Result<u32, Errno> {
     let mut found = 0;
     let _unlocked = Unlocked::new();
     // SAFETY: `addr` is a user address and may fault.
-    if unsafe { user_cmpxchg_u32(addr as *mut u32, old, new, &mut found) } == 0 { Ok(found) } else { Err(Errno::EFAULT) }
+    if unsafe { user_cmpxchg_u32(addr as *mut u32, old, new, &mut found) } == 0 {
+        Ok(found)
+    } else {
+        Err(Errno::EFAULT)
+    }
 }
 
 /// Atomically replaces the number at user address `addr` by `change` of it.
@@ -241,7 +247,10 @@ fn check_futex(addr: usize) -> Result<(), Errno> {
 
 /// Where to go on after a fault at `rip`, if that is an access to user memory.
 pub(super) fn fixup(rip: u64) -> Option<u64> {
-    exception_table().iter().find(|entry| entry.fault == rip).map(|entry| entry.fixup)
+    exception_table()
+        .iter()
+        .find(|entry| entry.fault == rip)
+        .map(|entry| entry.fixup)
 }
 
 #[repr(C)]
@@ -275,6 +284,7 @@ unsafe extern "C" {
 
 // Each numbered instruction may fault, and `.ex_table` says where it then goes on.
 global_asm!(
+    ".global user_copy",
     "user_copy:",
     "mov rcx, rdx",
     "shr rcx, 3",
@@ -293,6 +303,7 @@ global_asm!(
     ".quad 3b, 5b",
     ".popsection",
     "",
+    ".global user_clear",
     "user_clear:",
     "xor eax, eax",
     "mov rcx, rsi",
@@ -311,12 +322,14 @@ global_asm!(
     ".quad 3b, 5b",
     ".popsection",
     "",
+    ".global user_load_u32",
     "user_load_u32:",
     "2: mov eax, [rdi]",
     "mov [rsi], eax",
     "xor eax, eax",
     "ret",
     "",
+    ".global user_cmpxchg_u32",
     "user_cmpxchg_u32:",
     "mov eax, esi",
     "3: lock cmpxchg [rdi], edx",

@@ -17,8 +17,13 @@ const RING_SIZE: usize = 4096;
 /// Woken when a byte has arrived or the input has ended.
 pub static READERS: WaitQueue = WaitQueue::new();
 
-static INPUT: IrqMutex<Input> =
-    IrqMutex::new(Input { ring: [0; RING_SIZE], start: 0, len: 0, escaped: false, ended: false });
+static INPUT: IrqMutex<Input> = IrqMutex::new(Input {
+    ring: [0; RING_SIZE],
+    start: 0,
+    len: 0,
+    escaped: false,
+    ended: false,
+});
 
 struct Input {
     ring: [u8; RING_SIZE],

@@ -14,6 +14,10 @@ pub static LOG: IrqMutex<SerialPort> = IrqMutex::new(SerialPort::new(0x2f8));
 /// The interrupt line of COM1.
 pub const CONSOLE_IRQ: u8 = 4;
 
+/// What each port carries first: UEFI firmware uses them all as its console,
+/// and whoever listens at the other end wants to know where that ends.
+const START_MARK: [u8; 2] = [0x10, b'S'];
+
 /// Bytes the transmitter takes once it has said that it is empty.
 const FIFO_SIZE: usize = 16;
 
@@ -42,7 +46,8 @@ impl SerialPort {
         unsafe { Port::new(self.base + register).read() }
     }
 
-    /// 115200 baud, 8 bits, no parity, FIFOs on, no interrupts.
+    /// 115200 baud, 8 bits, no parity, FIFOs on, no interrupts. Sends the start
+    /// mark: what came before it was the firmware's.
     pub fn init(&mut self) {
         self.write_register(1, 0x00);
         self.write_register(3, 0x80);
@@ -51,6 +56,7 @@ impl SerialPort {
         self.write_register(3, 0x03);
         self.write_register(2, 0xc7);
         self.write_register(4, 0x0b);
+        self.write(&START_MARK);
     }
 
     /// Turns the interrupt for received bytes on or off.
@@ -60,7 +66,11 @@ impl SerialPort {
 
     /// A received byte, if there is one.
     pub fn read_byte(&mut self) -> Option<u8> {
-        if self.read_register(5) & LINE_STATUS_DATA_READY != 0 { Some(self.read_register(0)) } else { None }
+        if self.read_register(5) & LINE_STATUS_DATA_READY != 0 {
+            Some(self.read_register(0))
+        } else {
+            None
+        }
     }
 
     /// Sends all of `bytes`, waiting for the transmitter as needed.

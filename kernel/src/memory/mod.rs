@@ -5,17 +5,42 @@
 //! allocation that aborts, so boxes and vectors are made with the functions
 //! here, which return `ENOMEM`.
 
+pub mod boot;
+mod heap;
+
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use mm::{CpuSet, PhysAddr, Platform, TlbFlush};
+use mm::{CpuSet, Errno, Memory, PAGE_SIZE, PhysAddr, Platform, TlbFlush};
+use x86_64::VirtAddr;
+use x86_64::instructions::tlb;
+use x86_64::registers::control::Cr3;
 
-use crate::arch;
-use mm::Errno;
+use crate::arch::random;
 
 /// Where physical address 0 would be in the direct map.
 pub const DIRECT_MAP: usize = 0xffff_8880_0000_0000;
+
+static MEMORY: spin::Once<Memory<KernelPlatform>> = spin::Once::new();
+
+/// The machine's memory.
+///
+/// # Panics
+///
+/// Before `main` has taken it into use.
+#[inline]
+pub fn memory() -> &'static Memory<KernelPlatform> {
+    match MEMORY.get() {
+        Some(memory) => memory,
+        None => panic!("memory is not in use yet"),
+    }
+}
+
+/// Makes `memory` what [`memory`] returns.
+pub fn init(memory: Memory<KernelPlatform>) {
+    MEMORY.call_once(|| memory);
+}
 
 /// This machine, as `mm` sees it.
 #[derive(Debug)]
@@ -25,26 +50,48 @@ pub struct KernelPlatform;
 // linear. 2. only the calling CPU ever loads an address space, and `flush_tlb`
 // has flushed it on return. 3. there is one CPU, number 0.
 unsafe impl Platform for KernelPlatform {
+    #[inline]
     fn phys_to_virt(&self, phys: PhysAddr) -> *mut u8 {
         (DIRECT_MAP + phys.as_u64() as usize) as *mut u8
     }
 
+    #[inline]
     fn current_cpu(&self) -> usize {
         0
     }
 
+    #[inline]
     fn cpu_count(&self) -> usize {
         1
     }
 
-    fn flush_tlb(&self, _targets: CpuSet, _flush: TlbFlush) {}
+    #[inline]
+    fn flush_tlb(&self, targets: CpuSet, flush: TlbFlush) {
+        if !targets.contains(0) {
+            return;
+        }
+        let (loaded, flags) = Cr3::read();
+        // Without PCIDs, loading another address space flushed this one.
+        if loaded.start_address() != flush.root {
+            return;
+        }
+        if flush.full {
+            // SAFETY: loads what is loaded; the kernel's own translations are global and stay.
+            unsafe { Cr3::write(loaded, flags) };
+        } else {
+            for page in (flush.start..flush.end).step_by(PAGE_SIZE) {
+                tlb::flush(VirtAddr::new_truncate(page as u64));
+            }
+        }
+    }
 
+    #[inline]
     fn relax(&self) {
         core::hint::spin_loop();
     }
 
     fn random(&self) -> u64 {
-        0
+        random::next_u64()
     }
 }
 
@@ -68,7 +115,8 @@ pub fn try_push<T>(vec: &mut Vec<T>, value: T) -> Result<(), Errno> {
 /// A copy of `slice`.
 pub fn try_to_vec<T: Clone>(slice: &[T]) -> Result<Vec<T>, Errno> {
     let mut vec = Vec::new();
-    vec.try_reserve_exact(slice.len()).map_err(|_| Errno::ENOMEM)?;
+    vec.try_reserve_exact(slice.len())
+        .map_err(|_| Errno::ENOMEM)?;
     vec.extend_from_slice(slice);
     Ok(vec)
 }
@@ -80,13 +128,3 @@ pub fn try_filled<T: Clone>(value: T, len: usize) -> Result<Vec<T>, Errno> {
     vec.resize(len, value);
     Ok(vec)
 }
-
-/// Placeholder
-struct NoHeap;
-// SAFETY: none
-unsafe impl core::alloc::GlobalAlloc for NoHeap {
-    unsafe fn alloc(&self, _: core::alloc::Layout) -> *mut u8 { core::ptr::null_mut() }
-    unsafe fn dealloc(&self, _: *mut u8, _: core::alloc::Layout) {}
-}
-#[global_allocator]
-static HEAP: NoHeap = NoHeap;
