@@ -177,26 +177,6 @@ impl<A: Adapter> Avl<A> {
         self.root().is_none()
     }
 
-    /// The first node in order.
-    pub(crate) fn first(&self) -> Option<Node<A>> {
-        self.root().map(Self::leftmost)
-    }
-
-    /// The node after `node` in order.
-    pub(crate) fn next(node: Node<A>) -> Option<Node<A>> {
-        if let Some(right) = A::links(&node).right() {
-            return Some(Self::leftmost(right));
-        }
-        let mut below = node;
-        while let Some(above) = A::links(&below).parent() {
-            if A::links(&above).right() != Some(below) {
-                return Some(above);
-            }
-            below = above;
-        }
-        None
-    }
-
     /// Puts `node` where `parent` has no child on that `side`, or at the top
     /// of an empty tree.
     pub(crate) fn insert_at(&self, node: Node<A>, parent: Option<(Node<A>, Side)>) {
@@ -408,8 +388,28 @@ impl<A: Adapter> Avl<A> {
     }
 }
 
-#[cfg(any(test, debug_assertions))]
+#[cfg(any(test, feature = "sim"))]
 impl<A: Adapter> Avl<A> {
+    /// The first node in order.
+    pub(crate) fn first(&self) -> Option<Node<A>> {
+        self.root().map(Self::leftmost)
+    }
+
+    /// The node after `node` in order.
+    pub(crate) fn next(node: Node<A>) -> Option<Node<A>> {
+        if let Some(right) = A::links(&node).right() {
+            return Some(Self::leftmost(right));
+        }
+        let mut below = node;
+        while let Some(above) = A::links(&below).parent() {
+            if A::links(&above).right() != Some(below) {
+                return Some(above);
+            }
+            below = above;
+        }
+        None
+    }
+
     /// Checks links, heights and summaries of the whole tree, and that `count`
     /// nodes are in it. For tests: it visits every node, recursively.
     pub(crate) fn verify(&self, count: usize) {

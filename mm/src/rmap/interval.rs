@@ -41,11 +41,11 @@ impl Adapter for ByIndex {
 }
 
 impl Avc {
-    fn first(&self) -> usize {
+    pub(super) fn first(&self) -> usize {
         self.first.load(Ordering::Relaxed)
     }
 
-    fn last(&self) -> usize {
+    pub(super) fn last(&self) -> usize {
         self.last.load(Ordering::Relaxed)
     }
 

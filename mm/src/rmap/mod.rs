@@ -44,6 +44,10 @@
 
 mod chain;
 mod interval;
+#[cfg(test)]
+mod tests;
+#[cfg(any(test, feature = "sim"))]
+mod verify;
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -56,6 +60,8 @@ pub(crate) use chain::{
     RootLock, adopt_chain, copy_chain, drop_chain, fork_chain, index_again, prepare, unlink,
 };
 use interval::ByIndex;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use verify::{verify, verify_all};
 
 /// What anonymous pages name as their mapping; see the module's documentation.
 #[derive(Default)]

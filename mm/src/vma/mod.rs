@@ -59,6 +59,9 @@ mod modify;
 mod spares;
 mod tree;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 pub(crate) use area::{Attributes, STACK_GUARD_GAP, Vma};
 pub(crate) use gap::GapRequest;
 pub(crate) use map::{MapPlan, MergeWith, NewMapping, retire};
