@@ -49,7 +49,7 @@ impl PageTables {
             }
             let other_table = other.make(mem, addr, table.level())?.table;
             let _locks = table.lock_both(&other_table, mem);
-            if !place.is_current() {
+            if !place.is_current(mem, addr) {
                 continue;
             }
             debug_assert_eq!(table.level(), other_table.level());

@@ -48,6 +48,9 @@ mod split;
 mod table;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 pub(crate) use entry::{Entry, EntryFlags};

@@ -36,13 +36,17 @@ impl Place<'_> {
         }
     }
 
-    /// Whether the table is (still) where it was found. To be asked with the
-    /// table's lock held.
+    /// Whether a walk to `addr` still ends here: the table is where it was found,
+    /// and if it is above the PTE level its entry is still a leaf. To be asked
+    /// with the table's lock held, before anything is done to the entry.
     #[inline(always)]
-    pub(super) fn is_current(&self) -> bool {
+    pub(super) fn is_current<P: Platform>(&self, mem: &Memory<P>, addr: usize) -> bool {
+        let table = &self.table;
         // Hardware sets the accessed bit of entries that refer to tables, but
         // those are made with it set.
         self.link.is_none_or(|(slot, entry)| slot.get() == entry)
+            && (table.level() == Level::Pte
+                || matches!(table.child(mem, table.slot(addr).get()), Child::Leaf))
     }
 }
 
@@ -154,7 +158,7 @@ impl PageTables {
                 Found::Place(place) => {
                     let end = place.end(addr, range.end());
                     let _lock = place.table.lock(mem);
-                    if !place.is_current() {
+                    if !place.is_current(mem, addr) {
                         continue;
                     }
                     self.visit_table(&place.table, addr, end, |cell| cell == 0, &mut f)?;
@@ -180,7 +184,7 @@ impl PageTables {
             let place = self.make(mem, addr, Level::Pte)?;
             let end = place.end(addr, range.end());
             let _lock = place.table.lock(mem);
-            if !place.is_current() {
+            if !place.is_current(mem, addr) {
                 continue;
             }
             self.visit_table(&place.table, addr, end, |_| false, &mut f)?;
@@ -281,8 +285,9 @@ impl PageTables {
         f: &mut impl FnMut(usize, &Slot) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut addr = table.level().floor(start);
-        for cell in table.slots(start, end) {
-            self.count_visited(1);
+        let cells = table.slots(start, end);
+        self.count_visited(cells.len());
+        for cell in cells {
             if !skip(cell.load(Ordering::Relaxed)) {
                 f(addr, &table.as_slot(cell))?;
             }
@@ -302,14 +307,8 @@ fn lock_place<'m, P: Platform>(
     addr: usize,
 ) -> Option<PteGuard<'m>> {
     let lock = place.table.lock(mem);
-    let slot = place.table.slot(addr);
-    if !place.is_current() {
-        return None;
-    }
-    if place.table.level() != Level::Pte
-        && !matches!(place.table.child(mem, slot.get()), Child::Leaf)
-    {
-        return None;
-    }
-    Some(PteGuard { slot, _lock: lock })
+    place.is_current(mem, addr).then(|| PteGuard {
+        slot: place.table.slot(addr),
+        _lock: lock,
+    })
 }
