@@ -16,6 +16,7 @@ mod rmap;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod slab;
+mod space;
 mod sync;
 #[allow(dead_code, unused_imports)]
 mod vma;
@@ -27,3 +28,7 @@ pub use frame::{Frame, FrameKind, InitError, MAX_ORDER, OwnedFrame};
 pub use memory::{Memory, Overcommit, PhysRange, Sysctl};
 pub use object::{MAX_OBJECT_SIZE, ObjectError, ObjectName, ObjectRef};
 pub use platform::{CpuSet, MAX_CPUS, PhysAddr, Platform, TlbFlush};
+pub use space::{
+    AddressSpace, FaultAccess, FaultError, Limits, MappedFile, MmapRequest, SpaceError, SpaceStats,
+    VmaInfo, VmaKind,
+};

@@ -7,7 +7,7 @@
 
 use core::sync::atomic::{AtomicIsize, Ordering};
 
-use crate::addr::{Pfn, is_page_aligned};
+use crate::addr::{PAGE_SIZE, Pfn, is_page_aligned};
 use crate::errno::OutOfMemory;
 use crate::frame::{Frame, FrameAllocator, FrameKind, InitError, OwnedFrame, clear_page};
 use crate::object::Object;
@@ -183,13 +183,7 @@ impl<P: Platform> Memory<P> {
             self.frame(pfn).refcount() <= 1,
             "{pfn:?} is still referenced"
         );
-        // In host tests, the use of a frame after it was freed shall show.
-        #[cfg(any(test, feature = "sim"))]
-        // SAFETY: the block is owned, and nothing uses it any more.
-        unsafe {
-            self.page_ptr(pfn)
-                .write_bytes(0xa5, crate::addr::PAGE_SIZE << order);
-        }
+        self.poison(pfn, order);
         self.frames.free(self.platform.current_cpu(), pfn, order);
     }
 
@@ -296,6 +290,12 @@ impl<P: Platform> Memory<P> {
         Ok(())
     }
 
+    /// Charges `pages` pages whatever the mode: they have been charged all along,
+    /// and what is about to be unmapped will take that back.
+    pub(crate) fn recharge_commit(&self, pages: usize) {
+        self.committed.fetch_add(pages as isize, Ordering::Relaxed);
+    }
+
     /// Takes back what [`charge_commit`](Self::charge_commit) charged.
     pub(crate) fn uncharge_commit(&self, pages: usize) {
         self.committed.fetch_sub(pages as isize, Ordering::Relaxed);
@@ -322,6 +322,18 @@ impl<P: Platform> Memory<P> {
         #[cfg(any(test, feature = "fault-injection"))]
         self.injection.pass()?;
         Ok(())
+    }
+
+    /// In host tests, makes the use of a frame after it was freed show.
+    #[inline]
+    fn poison(&self, pfn: Pfn, order: u8) {
+        #[cfg(any(test, feature = "sim"))]
+        // SAFETY: the caller owns the block and is about to free it.
+        unsafe {
+            self.page_ptr(pfn).write_bytes(0xa5, PAGE_SIZE << order);
+        }
+        #[cfg(not(any(test, feature = "sim")))]
+        let _ = (pfn, order, PAGE_SIZE);
     }
 }
 

@@ -203,7 +203,7 @@ impl Frame {
     }
 
     /// Takes the lock of the page table that the frame is, if it is free.
-    #[cfg(test)]
+    #[inline]
     pub(crate) fn try_table_lock(&self) -> Option<SpinLockGuard<'_, ()>> {
         self.table_lock.try_lock()
     }

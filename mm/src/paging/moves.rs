@@ -42,6 +42,8 @@ pub(crate) struct TableMove {
     old_room: (usize, usize),
     /// Nothing but `new` (which is empty) is mapped between these.
     new_room: (usize, usize),
+    /// Something is mapped at `new` while the move is prepared.
+    onto_mapped: bool,
 }
 
 impl TableMove {
@@ -59,7 +61,18 @@ impl TableMove {
             new,
             old_room: (old.start(), old.end()),
             new_room: (new.start(), new.end()),
+            onto_mapped: false,
         })
+    }
+
+    /// Says that something is mapped at the destination until after the move
+    /// is prepared. Its leaves go before [`move_commit`](PageTables::move_commit),
+    /// its tables stay. An aborted move leaves all of them.
+    pub fn onto_mapped(self) -> TableMove {
+        TableMove {
+            onto_mapped: true,
+            ..self
+        }
     }
 
     /// Says that besides the ranges themselves nothing is mapped between
@@ -160,8 +173,9 @@ impl PageTables {
     /// Frees what [`move_prepare`](Self::move_prepare) made, for a move that does
     /// not happen.
     pub fn move_abort<P: Platform>(&self, mem: &Memory<P>, mv: &TableMove) {
-        // Tables of overlapping ranges are the source's, too.
-        if mv.old.overlaps(mv.new) {
+        // Tables of overlapping ranges are the source's, too; others are used
+        // by what is mapped there, and go with that.
+        if mv.onto_mapped || mv.old.overlaps(mv.new) {
             return;
         }
         let mut gather = TlbGather::new(mem, self);

@@ -103,6 +103,16 @@ impl VmaTree {
         }
     }
 
+    /// Moves `vma` to the addresses of `range`, which is as long and overlaps
+    /// no other VMA, together with its pages: each keeps its index. For a stack
+    /// that exec puts in its place.
+    pub(crate) fn shift(&mut self, vma: Ref<Vma>, range: PageRange) {
+        debug_assert_eq!(vma.range().len(), range.len());
+        let pgoff = vma.pgoff();
+        self.set_bounds(vma, range.start(), range.end());
+        vma.set_place(range.start(), range.end(), pgoff);
+    }
+
     /// Gives `vma`, which has no anon_vma and no object, another page index.
     pub(crate) fn rebase(&mut self, vma: Ref<Vma>, pgoff: usize) {
         debug_assert!(vma.anon_vma().is_none() && vma.object().is_none());

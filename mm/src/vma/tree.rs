@@ -7,7 +7,7 @@
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Vma;
-use crate::addr::PAGE_SHIFT;
+use crate::addr::{PAGE_SHIFT, PageRange};
 use crate::avl::{Adapter, Avl, Link, Links, Side};
 use crate::flags::VmaFlags;
 use crate::slab::Ref;
@@ -128,6 +128,14 @@ impl VmaTree {
             at = vma.next();
             Some(vma)
         })
+    }
+
+    /// Whether some VMA has a page in `range`.
+    pub(crate) fn overlaps(&self, range: PageRange) -> bool {
+        !range.is_empty()
+            && self
+                .find(range.start())
+                .is_some_and(|vma| vma.start() < range.end())
     }
 
     /// All VMAs in ascending order; see [`VmaTree::overlapping`].

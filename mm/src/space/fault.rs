@@ -1,0 +1,340 @@
+//! Page faults: making true what a VMA promises, one page at a time.
+//!
+//! | VMA             | read                          | write |
+//! |-----------------|-------------------------------|-------|
+//! | private         | the shared zero page          | a zeroed frame, or a copy of what is there |
+//! | private, object | the object's page, read-only  | a copy of the object's page |
+//! | shared, object  | the object's page             | the object's page |
+//!
+//! A fault works with the mmap lock held for reading and, for the change
+//! itself, the lock of the one page table. Frames are allocated and filled
+//! before that lock is taken, and the entry is looked at again under it: where
+//! another fault was faster, this one starts over.
+
+use super::account::ResidentKind;
+use super::{AddressSpace, FaultError};
+use crate::frame::copy_page;
+use crate::object::ObjectError;
+use crate::paging::{Entry, EntryFlags, Slot, TlbGather};
+use crate::rmap::{self, AnonVma};
+use crate::slab::Ref;
+use crate::vma::Vma;
+use crate::{FrameKind, OwnedFrame, Pfn, Platform, VmaFlags, page_align_down};
+
+/// What the access that faulted wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FaultAccess {
+    /// It was a write.
+    pub write: bool,
+    /// It was an instruction fetch.
+    pub execute: bool,
+}
+
+impl FaultAccess {
+    /// A read.
+    pub const READ: FaultAccess = FaultAccess {
+        write: false,
+        execute: false,
+    };
+    /// A write.
+    pub const WRITE: FaultAccess = FaultAccess {
+        write: true,
+        execute: false,
+    };
+}
+
+/// How one attempt ended that did not fail.
+#[derive(PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The access will succeed now.
+    Done,
+    /// The entry changed meanwhile; look again.
+    Again,
+}
+
+/// The entry flags by which a page of such a VMA is mapped, without
+/// [`WRITE`](EntryFlags::WRITE), which depends on the page as well.
+pub(super) fn page_protection(flags: VmaFlags) -> EntryFlags {
+    let access = if flags.intersects(VmaFlags::ACCESS) {
+        EntryFlags::PRESENT
+    } else {
+        EntryFlags::PROT_NONE
+    };
+    let execute = if flags.contains(VmaFlags::EXEC) {
+        EntryFlags::empty()
+    } else {
+        EntryFlags::NO_EXEC
+    };
+    access | execute | EntryFlags::USER
+}
+
+/// Whether a VMA with `flags` allows the access (Linux's `access_error`): x86-64
+/// page tables cannot allow writing or executing without reading.
+fn allows(flags: VmaFlags, access: FaultAccess) -> bool {
+    if access.write {
+        flags.contains(VmaFlags::WRITE)
+    } else if access.execute {
+        flags.contains(VmaFlags::EXEC)
+    } else {
+        flags.intersects(VmaFlags::ACCESS)
+    }
+}
+
+/// What an entry gets that a write fault makes.
+const WRITTEN: EntryFlags = EntryFlags::WRITE
+    .union(EntryFlags::DIRTY)
+    .union(EntryFlags::ACCESSED);
+
+impl<P: Platform> AddressSpace<'_, P> {
+    /// Resolves a page fault of user mode, or of the kernel on behalf of the
+    /// user, at the byte address `addr`. Afterwards the access can be tried again.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError`] says which signal, if any, the access becomes.
+    pub fn handle_fault(&self, addr: usize, access: FaultAccess) -> Result<(), FaultError> {
+        loop {
+            let state = self.mmap.read();
+            match state.vmas.find(addr) {
+                Some(vma) if vma.start() <= addr => {
+                    if self.fault_in(vma, page_align_down(addr), access)? == Outcome::Done {
+                        return Ok(());
+                    }
+                }
+                Some(vma) if vma.flags().contains(VmaFlags::GROWSDOWN) => {
+                    drop(state);
+                    self.grow_stack(addr)?;
+                }
+                _ => return Err(FaultError::NotMapped),
+            }
+        }
+    }
+
+    /// Faults in one page of `vma`, with the mmap lock held in either mode.
+    pub(super) fn fault_in(
+        &self,
+        vma: Ref<Vma>,
+        page: usize,
+        access: FaultAccess,
+    ) -> Result<Outcome, FaultError> {
+        let flags = vma.flags();
+        if !allows(flags, access) {
+            return Err(FaultError::AccessDenied);
+        }
+        if access.write && !flags.contains(VmaFlags::SHARED) {
+            rmap::prepare(self.mem, vma)?;
+        }
+        let entry = self.tables.lookup(self.mem, page).unwrap_or(Entry::EMPTY);
+        if !entry.is_empty() {
+            return if access.write && !entry.is_writable() {
+                self.fault_read_only(vma, page)
+            } else {
+                // Another CPU was faster, or the TLB was stale.
+                Ok(Outcome::Done)
+            };
+        }
+        match vma.object() {
+            Some(_) => self.fault_object(vma, page, access),
+            None if access.write => {
+                let frame = self.mem.alloc_zeroed(FrameKind::Anon)?;
+                self.install_anon(vma, page, frame)
+            }
+            None => self.fault_zero_page(vma, page),
+        }
+    }
+
+    /// Maps a new private frame where nothing is mapped.
+    #[inline]
+    fn install_anon(
+        &self,
+        vma: Ref<Vma>,
+        page: usize,
+        frame: OwnedFrame,
+    ) -> Result<Outcome, FaultError> {
+        let slot = match self.tables.lock_pte_alloc(self.mem, page) {
+            Ok(slot) if slot.get().is_empty() => slot,
+            other => {
+                self.mem.free(frame);
+                return other.map(|_| Outcome::Again).map_err(FaultError::from);
+            }
+        };
+        self.map_anon(vma, page, frame, &slot);
+        Ok(Outcome::Done)
+    }
+
+    /// Lets a locked entry map a new private frame, writable if the VMA is.
+    fn map_anon(&self, vma: Ref<Vma>, page: usize, frame: OwnedFrame, slot: &Slot<'_>) {
+        let flags = vma.flags();
+        let pfn = frame.into_raw();
+        let record = self.mem.frame(pfn);
+        record.set_mapping(vma.anon_vma().map_or(0, AnonVma::to_mapping));
+        record.set_index(vma.index_of(page));
+        record.inc_mapcount();
+        let written = if flags.contains(VmaFlags::WRITE) {
+            WRITTEN
+        } else {
+            EntryFlags::ACCESSED
+        };
+        slot.set(Entry::leaf(pfn, page_protection(flags) | written));
+        self.resident.add(ResidentKind::Anon, 1);
+    }
+
+    /// First read of a private page that nothing is behind.
+    fn fault_zero_page(&self, vma: Ref<Vma>, page: usize) -> Result<Outcome, FaultError> {
+        let slot = self.tables.lock_pte_alloc(self.mem, page)?;
+        if !slot.get().is_empty() {
+            return Ok(Outcome::Again);
+        }
+        let flags = page_protection(vma.flags()) | EntryFlags::SPECIAL | EntryFlags::ACCESSED;
+        slot.set(Entry::leaf(self.mem.zero_page(), flags));
+        Ok(Outcome::Done)
+    }
+
+    /// First access to a page of an object.
+    fn fault_object(
+        &self,
+        vma: Ref<Vma>,
+        page: usize,
+        access: FaultAccess,
+    ) -> Result<Outcome, FaultError> {
+        let object = self.object_page(vma, page)?;
+        let flags = vma.flags();
+        let shared = flags.contains(VmaFlags::SHARED);
+        if access.write && !shared {
+            let copy = self.copy_of(object);
+            self.mem.put(object);
+            return self.install_anon(vma, page, copy?);
+        }
+        let slot = match self.tables.lock_pte_alloc(self.mem, page) {
+            Ok(slot) if slot.get().is_empty() => slot,
+            other => {
+                self.mem.put(object);
+                return other.map(|_| Outcome::Again).map_err(FaultError::from);
+            }
+        };
+        // The reference that `object_page` took is the entry's from now on.
+        self.mem.frame(object).inc_mapcount();
+        let written = if shared && flags.contains(VmaFlags::WRITE) {
+            WRITTEN
+        } else {
+            EntryFlags::ACCESSED
+        };
+        slot.set(Entry::leaf(object, page_protection(flags) | written));
+        self.resident.add(ResidentKind::Object, 1);
+        Ok(Outcome::Done)
+    }
+
+    /// A write to a page that is mapped read-only in a writable VMA: a shared
+    /// page becomes writable, so does a private one that nobody else has; of
+    /// anything else the VMA gets a copy.
+    fn fault_read_only(&self, vma: Ref<Vma>, page: usize) -> Result<Outcome, FaultError> {
+        let Some(slot) = self.tables.lock_pte(self.mem, page) else {
+            return Ok(Outcome::Again);
+        };
+        let old = slot.get();
+        if !old.maps_page() || old.is_writable() {
+            return Ok(Outcome::Again);
+        }
+        if vma.flags().contains(VmaFlags::SHARED) || self.is_exclusive(old) {
+            slot.update(|entry| entry.with(WRITTEN));
+            return Ok(Outcome::Done);
+        }
+        if old.is_special() {
+            drop(slot);
+            let frame = self.mem.alloc_zeroed(FrameKind::Anon)?;
+            return self.replace(vma, page, old, frame);
+        }
+        // The reference keeps the page as it is while it is copied.
+        self.mem.get(old.pfn());
+        drop(slot);
+        let copy = self.copy_of(old.pfn());
+        let outcome = copy.and_then(|frame| self.replace(vma, page, old, frame));
+        self.mem.put(old.pfn());
+        outcome
+    }
+
+    /// Lets the entry that maps `old` map `frame` instead.
+    fn replace(
+        &self,
+        vma: Ref<Vma>,
+        page: usize,
+        old: Entry,
+        frame: OwnedFrame,
+    ) -> Result<Outcome, FaultError> {
+        let mut gather = TlbGather::new(self.mem, &self.tables);
+        // What the hardware may have set meanwhile does not count as a change.
+        let hardware = EntryFlags::ACCESSED | EntryFlags::DIRTY;
+        let slot = self.tables.lock_pte(self.mem, page);
+        let Some(slot) = slot.filter(|slot| slot.get().without(hardware) == old.without(hardware))
+        else {
+            self.mem.free(frame);
+            return Ok(Outcome::Again);
+        };
+        slot.take();
+        gather.changed(page);
+        if let Some(kind) = self.release_mapping(old, &mut gather) {
+            self.resident.sub(kind, 1);
+        }
+        // Until the flush, other CPUs may go on reading the old page; none can
+        // have seen the new one written, as that takes the end of this fault.
+        self.map_anon(vma, page, frame, &slot);
+        drop(slot);
+        gather.finish();
+        Ok(Outcome::Done)
+    }
+
+    /// The mapping that an entry was is gone: the frame goes once the TLBs have
+    /// forgotten it. Returns as what the page counted.
+    #[inline(always)]
+    pub(super) fn release_mapping(
+        &self,
+        entry: Entry,
+        gather: &mut TlbGather<'_, P>,
+    ) -> Option<ResidentKind> {
+        if entry.is_special() || !entry.maps_page() {
+            return None;
+        }
+        let pfn = entry.pfn();
+        let record = self.mem.frame(pfn);
+        record.dec_mapcount();
+        let kind = ResidentKind::of(record);
+        gather.release(pfn);
+        Some(kind)
+    }
+
+    /// Whether the page that a private VMA's entry maps is that VMA's alone, so
+    /// that it may be written in place.
+    #[inline]
+    pub(super) fn is_exclusive(&self, entry: Entry) -> bool {
+        if entry.is_special() {
+            return false;
+        }
+        let record = self.mem.frame(entry.pfn());
+        record.kind() == FrameKind::Anon && record.mapcount() == 1 && record.refcount() == 1
+    }
+
+    /// The page of the object behind `page`, with a reference.
+    fn object_page(&self, vma: Ref<Vma>, page: usize) -> Result<Pfn, FaultError> {
+        let Some(object) = vma.object() else {
+            return Err(FaultError::NotMapped);
+        };
+        match object.page(self.mem, vma.index_of(page), true) {
+            Ok(Some(pfn)) => Ok(pfn),
+            Ok(None) | Err(ObjectError::BeyondEnd | ObjectError::TooLarge) => {
+                Err(FaultError::BeyondEnd)
+            }
+            Err(ObjectError::OutOfMemory) => Err(FaultError::OutOfMemory),
+        }
+    }
+
+    /// A new private frame with the contents of `pfn`, which the caller has a
+    /// reference to.
+    fn copy_of(&self, pfn: Pfn) -> Result<OwnedFrame, FaultError> {
+        let copy = self.mem.alloc(FrameKind::Anon, 0)?;
+        // SAFETY: both are whole pages of the direct map; the new one is owned,
+        // the old one is kept by the caller's reference. That others may write
+        // to the old one meanwhile makes the copy's bytes theirs or the former ones.
+        unsafe { copy_page(self.mem.page_ptr(pfn), self.mem.page_ptr(copy.pfn())) };
+        Ok(copy)
+    }
+}

@@ -1,0 +1,98 @@
+//! fork: a copy of an address space whose pages are shared until written to.
+
+use core::mem::ManuallyDrop;
+
+use super::account::{Charge, LimitCells, Resident, ResidentKind, Totals};
+use super::{AddressSpace, SpaceError, State};
+use crate::paging::{EntryFlags, PageTables, TlbGather};
+use crate::slab::Ref;
+use crate::sync::RwLock;
+use crate::vma::{Needs, Spares, Vma, VmaTree};
+use crate::{OutOfMemory, Platform, VmaFlags};
+
+impl<'m, P: Platform> AddressSpace<'m, P> {
+    /// A copy of the address space (Linux's `dup_mmap`). Private pages are
+    /// shared from now on, and copied by whoever writes to one first; mappings
+    /// advised `MADV_DONTFORK` are left out, those advised `MADV_WIPEONFORK`
+    /// come out empty, none is locked in the copy.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`, `Overcommitted`. The address space has not changed then
+    /// in any way that a program could see.
+    pub fn fork(&self) -> Result<AddressSpace<'m, P>, SpaceError> {
+        // Excludes faults, which would put pages in after their neighbours were copied.
+        let parent = self.mmap.write();
+        let child = AddressSpace {
+            mem: self.mem,
+            tables: ManuallyDrop::new(PageTables::new(self.mem)?),
+            mmap: RwLock::new(State {
+                vmas: VmaTree::default(),
+                totals: Totals::default(),
+                new_vma_flags: VmaFlags::empty(),
+                ..parent.clone_layout()
+            }),
+            resident: Resident::default(),
+            limits: LimitCells::new(self.limits.get()),
+        };
+        {
+            let mut state = child.mmap.write();
+            // Dropped last: on failure too, the parent's TLBs have to learn
+            // which pages have become read-only.
+            let mut gather = TlbGather::new(self.mem, &self.tables);
+            for vma in parent.vmas.iter() {
+                if !vma.flags().contains(VmaFlags::DONTCOPY) {
+                    self.fork_vma(&child, &mut state, vma, &mut gather)?;
+                }
+            }
+        }
+        Ok(child)
+    }
+
+    fn fork_vma(
+        &self,
+        child: &AddressSpace<'m, P>,
+        state: &mut State,
+        vma: Ref<Vma>,
+        gather: &mut TlbGather<'_, P>,
+    ) -> Result<(), SpaceError> {
+        let flags = vma.flags().difference(VmaFlags::LOCKED_MASK);
+        let pages = vma.pages();
+        let accountable = flags.contains(VmaFlags::ACCOUNT);
+        let charge = Charge::new(self.mem, if accountable { pages } else { 0 })?;
+        let mut spares = Spares::reserve(self.mem, Needs::fork(vma))?;
+        state
+            .vmas
+            .append_fork(self.mem, vma, flags, child.id(), &mut spares);
+        charge.keep();
+        state.totals.add(flags, pages);
+        // Without private pages, faults bring back what there was.
+        if vma.anon_vma().is_none() || flags.contains(VmaFlags::WIPEONFORK) {
+            return Ok(());
+        }
+        let (mut anon, mut object) = (0, 0);
+        let result =
+            self.tables
+                .try_visit_both(self.mem, &child.tables, vma.range(), |addr, slot, copy| {
+                    let mut entry = slot.get();
+                    if !entry.is_special() && entry.maps_page() {
+                        if entry.is_writable() {
+                            entry = slot.update(|entry| entry.without(EntryFlags::WRITE));
+                            gather.changed_range(addr, addr + slot.size());
+                        }
+                        let record = self.mem.frame(entry.pfn());
+                        record.get();
+                        record.inc_mapcount();
+                        match ResidentKind::of(record) {
+                            ResidentKind::Anon => anon += 1,
+                            ResidentKind::Object => object += 1,
+                        }
+                    }
+                    copy.set(entry.without(EntryFlags::WRITE | EntryFlags::ACCESSED));
+                    Ok::<(), OutOfMemory>(())
+                });
+        child.resident.add(ResidentKind::Anon, anon);
+        child.resident.add(ResidentKind::Object, object);
+        Ok(result?)
+    }
+}

@@ -1,0 +1,240 @@
+//! madvise(2), and mseal(2), which is one more flag.
+
+use super::{AddressSpace, FaultAccess, FaultError, SpaceError, State};
+use crate::paging::TlbGather;
+use crate::slab::Ref;
+use crate::vma::Vma;
+use crate::{PageRange, Platform, VmaFlags, is_page_aligned, page_align_up};
+
+/// `MADV_*` of `<asm-generic/mman-common.h>`.
+mod advice {
+    pub const NORMAL: usize = 0;
+    pub const RANDOM: usize = 1;
+    pub const SEQUENTIAL: usize = 2;
+    pub const WILLNEED: usize = 3;
+    pub const DONTNEED: usize = 4;
+    pub const FREE: usize = 8;
+    pub const DONTFORK: usize = 10;
+    pub const DOFORK: usize = 11;
+    pub const HUGEPAGE: usize = 14;
+    pub const NOHUGEPAGE: usize = 15;
+    pub const DONTDUMP: usize = 16;
+    pub const DODUMP: usize = 17;
+    pub const WIPEONFORK: usize = 18;
+    pub const KEEPONFORK: usize = 19;
+    pub const COLD: usize = 20;
+    pub const PAGEOUT: usize = 21;
+    pub const POPULATE_READ: usize = 22;
+    pub const POPULATE_WRITE: usize = 23;
+    pub const DONTNEED_LOCKED: usize = 24;
+}
+
+/// What an advice comes down to.
+#[derive(Clone, Copy)]
+enum Action {
+    /// Nothing that a program could see.
+    Nothing,
+    /// Of private anonymous memory only: its contents may go, or stay.
+    MayFree,
+    /// Pages go; also those of locked memory if `locked`.
+    Drop { locked: bool },
+    /// Flags of the VMAs change.
+    Flags { set: VmaFlags, clear: VmaFlags },
+    /// Pages are faulted in.
+    Populate { access: FaultAccess },
+}
+
+impl Action {
+    fn new(advice: usize) -> Result<Action, SpaceError> {
+        use VmaFlags as F;
+        let flags = |set, clear| Action::Flags { set, clear };
+        let none = F::empty();
+        Ok(match advice {
+            advice::NORMAL => flags(none, F::RAND_READ | F::SEQ_READ),
+            advice::RANDOM => flags(F::RAND_READ, F::SEQ_READ),
+            advice::SEQUENTIAL => flags(F::SEQ_READ, F::RAND_READ),
+            advice::DONTFORK => flags(F::DONTCOPY, none),
+            advice::DOFORK => flags(none, F::DONTCOPY),
+            advice::HUGEPAGE => flags(F::HUGEPAGE, F::NOHUGEPAGE),
+            advice::NOHUGEPAGE => flags(F::NOHUGEPAGE, F::HUGEPAGE),
+            advice::DONTDUMP => flags(F::DONTDUMP, none),
+            advice::DODUMP => flags(none, F::DONTDUMP),
+            advice::WIPEONFORK => flags(F::WIPEONFORK, none),
+            advice::KEEPONFORK => flags(none, F::WIPEONFORK),
+            advice::WILLNEED | advice::COLD | advice::PAGEOUT => Action::Nothing,
+            advice::FREE => Action::MayFree,
+            advice::DONTNEED => Action::Drop { locked: false },
+            advice::DONTNEED_LOCKED => Action::Drop { locked: true },
+            advice::POPULATE_READ => Action::Populate {
+                access: FaultAccess::READ,
+            },
+            advice::POPULATE_WRITE => Action::Populate {
+                access: FaultAccess::WRITE,
+            },
+            _ => return Err(SpaceError::Invalid),
+        })
+    }
+
+    /// Whether nothing else changes than page tables, so that a read lock is enough.
+    fn leaves_vmas(self) -> bool {
+        !matches!(self, Action::Flags { .. })
+    }
+}
+
+impl<P: Platform> AddressSpace<'_, P> {
+    /// Advises about `len` bytes from `addr`. Without reclaim, what is only
+    /// about reclaim does nothing.
+    ///
+    /// # Errors
+    ///
+    /// As madvise(2): `Invalid` for an unaligned address, a range that wraps,
+    /// an unknown advice, or one that the mapping does not take; `NotMapped` if
+    /// there was a hole (the advice has been applied around it); `BadAddress`
+    /// or `OutOfMemory` where populating failed.
+    pub fn madvise(&self, addr: usize, len: usize, advice: usize) -> Result<(), SpaceError> {
+        let action = Action::new(advice)?;
+        let length = page_align_up(len);
+        if !is_page_aligned(addr) || (len != 0 && length == 0) {
+            return Err(SpaceError::Invalid);
+        }
+        let end = addr.checked_add(length).ok_or(SpaceError::Invalid)?;
+        if end == addr {
+            return Ok(());
+        }
+        if let Action::Populate { access } = action {
+            let range = PageRange::new(addr, end).ok_or(SpaceError::NotMapped)?;
+            return self.populate_with(range, access);
+        }
+        if action.leaves_vmas() {
+            let state = self.mmap.read();
+            return for_parts(&state, addr, end, |vma, range| {
+                self.advise(vma, range, action)
+            });
+        }
+        let Action::Flags { set, clear } = action else {
+            return Ok(());
+        };
+        let mut state = self.mmap.write();
+        self.change_flags(&mut state, addr, end, |old| {
+            if set.contains(VmaFlags::WIPEONFORK) && old.contains(VmaFlags::SHARED) {
+                return Err(SpaceError::Invalid);
+            }
+            Ok(old.difference(clear) | set)
+        })
+    }
+
+    /// Applies what changes no VMA.
+    fn advise(&self, vma: Ref<Vma>, range: PageRange, action: Action) -> Result<(), SpaceError> {
+        let flags = vma.flags();
+        match action {
+            Action::MayFree if vma.object().is_some() => Err(SpaceError::Invalid),
+            Action::Drop { locked } => {
+                if flags.contains(VmaFlags::PFNMAP) || (flags.contains(VmaFlags::LOCKED) && !locked)
+                {
+                    return Err(SpaceError::Invalid);
+                }
+                // What may not be written may not be discarded either, once sealed.
+                let private = vma.object().is_none();
+                if flags.contains(VmaFlags::SEALED) && private && !flags.contains(VmaFlags::WRITE) {
+                    return Err(SpaceError::NotPermitted);
+                }
+                let mut gather = TlbGather::new(self.mem, &self.tables);
+                self.zap(range, &mut gather);
+                gather.finish();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Seals `len` bytes from `addr`: they can no longer be unmapped, moved,
+    /// resized or have their protection changed.
+    ///
+    /// # Errors
+    ///
+    /// As mseal(2): `Invalid` for an unaligned address, a range that wraps, or
+    /// `flags`; `NotMapped` if any page is not mapped; nothing is sealed then.
+    pub fn mseal(&self, addr: usize, len: usize, flags: usize) -> Result<(), SpaceError> {
+        let length = page_align_up(len);
+        if flags != 0 || !is_page_aligned(addr) || (len != 0 && length == 0) {
+            return Err(SpaceError::Invalid);
+        }
+        let end = addr.checked_add(length).ok_or(SpaceError::Invalid)?;
+        if end == addr {
+            return Ok(());
+        }
+        let mut state = self.mmap.write();
+        for_parts(&state, addr, end, |_, _| Ok(()))?;
+        self.change_flags(&mut state, addr, end, |old| Ok(old | VmaFlags::SEALED))
+    }
+
+    /// Gives all VMAs of `addr..end` the flags that `new_flags` makes of the
+    /// old ones. The totals must not depend on what changes.
+    ///
+    /// # Errors
+    ///
+    /// What `new_flags` or a split fails with (what comes before has changed
+    /// then), or `NotMapped` if there was a hole (all else has changed).
+    pub(super) fn change_flags(
+        &self,
+        state: &mut State,
+        addr: usize,
+        end: usize,
+        mut new_flags: impl FnMut(VmaFlags) -> Result<VmaFlags, SpaceError>,
+    ) -> Result<(), SpaceError> {
+        let mut result = Ok(());
+        let mut at = addr;
+        while at < end {
+            let Some(vma) = state.vmas.find(at).filter(|vma| vma.start() < end) else {
+                return Err(SpaceError::NotMapped);
+            };
+            if vma.start() > at {
+                result = Err(SpaceError::NotMapped);
+            }
+            let (start, stop) = (vma.start().max(at), vma.end().min(end));
+            let new = new_flags(vma.flags())?;
+            if new != vma.flags() {
+                let range = PageRange::new(start, stop).ok_or(SpaceError::NotMapped)?;
+                self.modify(state, vma, range, new)?;
+            }
+            at = stop;
+        }
+        result
+    }
+}
+
+/// Calls `f` with the part of each VMA that is in `addr..end`, until it fails.
+fn for_parts(
+    state: &State,
+    addr: usize,
+    end: usize,
+    mut f: impl FnMut(Ref<Vma>, PageRange) -> Result<(), SpaceError>,
+) -> Result<(), SpaceError> {
+    let mut result = Ok(());
+    let mut at = addr;
+    for vma in state.vmas.overlapping(addr, end) {
+        if vma.start() > at {
+            result = Err(SpaceError::NotMapped);
+        }
+        at = vma.end().min(end);
+        let range = PageRange::new(vma.start().max(addr), at).ok_or(SpaceError::NotMapped)?;
+        f(vma, range)?;
+    }
+    if at < end {
+        Err(SpaceError::NotMapped)
+    } else {
+        result
+    }
+}
+
+impl From<FaultError> for SpaceError {
+    /// As `MADV_POPULATE_READ` and `MADV_POPULATE_WRITE` report it.
+    fn from(error: FaultError) -> SpaceError {
+        match error {
+            FaultError::NotMapped => SpaceError::NotMapped,
+            FaultError::AccessDenied => SpaceError::Invalid,
+            FaultError::BeyondEnd => SpaceError::BadAddress,
+            FaultError::OutOfMemory => SpaceError::OutOfMemory,
+        }
+    }
+}

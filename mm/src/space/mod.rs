@@ -1,0 +1,219 @@
+//! Address spaces: what a process sees as its memory.
+//!
+//! An [`AddressSpace`] has VMAs that say what is mapped where, page tables that
+//! say what is there right now, and counters. One file is one operation:
+//!
+//! | file | operation |
+//! |---|---|
+//! | `mmap.rs`, `munmap.rs`, `mprotect.rs`, `mremap/`, `brk.rs`, `madvise.rs`, `mlock.rs` | the system calls |
+//! | `fault.rs` | page faults |
+//! | `populate.rs` | faulting in ahead, access from outside |
+//! | `fork.rs`, `stack.rs` | what fork and exec need |
+//! | `place.rs`, `layout.rs` | choosing addresses |
+//! | `account.rs` | limits, counters, the commit charge |
+//! | `zap.rs` | taking pages out |
+//! | `inspect.rs` | what `/proc` shows |
+//!
+//! # Prepare, then commit
+//!
+//! An operation checks, then draws all it may need (objects, page tables, the
+//! commit charge), and only then changes anything, from where on nothing can
+//! fail. So a failed one leaves all as it was. Where Linux's interface is to
+//! go on piece by piece (mprotect, madvise and mlock over several VMAs), that
+//! holds for each piece.
+//!
+//! # Locks
+//!
+//! The mmap lock, a reader-writer lock around [`State`], is held for writing
+//! by what changes VMAs and for reading by everything else, faults included.
+//! Under it come the locks of the anon_vma roots, then those of single page
+//! tables, then those of the allocators.
+
+mod account;
+mod brk;
+mod error;
+mod fault;
+mod fork;
+mod inspect;
+mod layout;
+mod madvise;
+mod mlock;
+mod mmap;
+mod mprotect;
+mod mremap;
+mod munmap;
+mod place;
+mod populate;
+mod stack;
+mod zap;
+
+#[cfg(test)]
+mod tests;
+
+pub use account::{Limits, SpaceStats};
+pub use error::{FaultError, SpaceError};
+pub use fault::FaultAccess;
+pub use inspect::{VmaInfo, VmaKind};
+pub use mmap::{MappedFile, MmapRequest};
+
+use core::mem::ManuallyDrop;
+
+use account::{LimitCells, Resident, Totals};
+use layout::Layout;
+
+use crate::paging::{PageTables, TlbGather};
+use crate::slab::Ref;
+use crate::sync::RwLock;
+use crate::vma::{Spares, Vma, VmaTree};
+use crate::{Memory, OutOfMemory, PageRange, PhysAddr, Platform, TASK_SIZE, VmaFlags};
+
+/// An address space.
+///
+/// All methods take `&self` and may be called from any CPU at any time; the
+/// kernel around shares one between the threads of a process. Dropping it
+/// unmaps everything; no CPU may have its [`root`](Self::root) loaded then.
+pub struct AddressSpace<'m, P: Platform> {
+    mem: &'m Memory<P>,
+    tables: ManuallyDrop<PageTables>,
+    mmap: RwLock<State>,
+    resident: Resident,
+    limits: LimitCells,
+}
+
+/// What the mmap lock protects.
+pub(crate) struct State {
+    vmas: VmaTree,
+    totals: Totals,
+    layout: Layout,
+    /// What new mappings get on top: locked, after `mlockall(MCL_FUTURE)`.
+    new_vma_flags: VmaFlags,
+    /// Where the heap starts and ends, in bytes.
+    brk_start: usize,
+    brk: usize,
+    /// The end of the initial stack, in bytes; 0 before there is one.
+    stack_top: usize,
+}
+
+impl State {
+    /// All but what describes the VMAs, which there are none of.
+    fn clone_layout(&self) -> State {
+        State {
+            vmas: VmaTree::default(),
+            totals: Totals::default(),
+            ..*self
+        }
+    }
+}
+
+impl<'m, P: Platform> AddressSpace<'m, P> {
+    /// An empty address space, with a layout of its own, random or not as
+    /// `kernel.randomize_va_space` says.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    pub fn new(mem: &'m Memory<P>, limits: Limits) -> Result<AddressSpace<'m, P>, OutOfMemory> {
+        let level = mem.sysctl().randomize_va_space();
+        Ok(AddressSpace {
+            mem,
+            tables: ManuallyDrop::new(PageTables::new(mem)?),
+            mmap: RwLock::new(State {
+                vmas: VmaTree::default(),
+                totals: Totals::default(),
+                layout: Layout::new(mem.platform(), level, limits.stack),
+                new_vma_flags: VmaFlags::empty(),
+                brk_start: 0,
+                brk: 0,
+                stack_top: 0,
+            }),
+            resident: Resident::default(),
+            limits: LimitCells::new(limits),
+        })
+    }
+
+    /// The memory it was made from.
+    pub fn memory(&self) -> &'m Memory<P> {
+        self.mem
+    }
+
+    /// The physical address of the top-level page table: what `CR3` holds
+    /// while the address space is active.
+    pub fn root(&self) -> PhysAddr {
+        self.tables.root()
+    }
+
+    /// To be called on `cpu` before it loads [`root`](Self::root): from now on
+    /// flushes reach it.
+    pub fn activate(&self, cpu: usize) {
+        self.tables.activate(cpu);
+    }
+
+    /// To be called on `cpu` after it has loaded another root and holds no
+    /// translations of this one any more.
+    pub fn deactivate(&self, cpu: usize) {
+        self.tables.deactivate(cpu);
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Limits {
+        self.limits.get()
+    }
+
+    /// Sets the limits; they apply to what comes, not to what is mapped.
+    pub fn set_limits(&self, limits: Limits) {
+        self.limits.set(limits);
+    }
+
+    /// Where a position-independent program is to be loaded, in bytes.
+    pub fn pie_base(&self) -> usize {
+        self.mmap.read().layout.pie_base
+    }
+
+    /// What VMAs know their address space by.
+    fn id(&self) -> usize {
+        self.tables.root().as_u64() as usize
+    }
+
+    /// Gives the part `range` of `vma` other flags: as part of a neighbour if
+    /// that fits then, else by splitting. Prepares and commits; returns the VMA
+    /// that has the range afterwards.
+    fn modify(
+        &self,
+        state: &mut State,
+        vma: Ref<Vma>,
+        range: PageRange,
+        flags: VmaFlags,
+    ) -> Result<Ref<Vma>, SpaceError> {
+        let plan = state.vmas.plan_modify(vma, range, flags, vma.name());
+        let needs = plan.needs();
+        if state.vmas.len() + needs.vmas() > self.mem.sysctl().max_map_count() && needs.vmas() != 0
+        {
+            return Err(SpaceError::TooManyVmas);
+        }
+        let mut spares = Spares::reserve(self.mem, needs)?;
+        Ok(plan.commit(&mut state.vmas, self.mem, &mut spares))
+    }
+}
+
+impl<P: Platform> Drop for AddressSpace<'_, P> {
+    fn drop(&mut self) {
+        let mut state = self.mmap.write();
+        let mut charged = 0;
+        let mut gather = TlbGather::new(self.mem, &self.tables);
+        if let Some(all) = PageRange::new(0, TASK_SIZE) {
+            self.zap(all, &mut gather);
+        }
+        for vma in state.vmas.iter() {
+            if vma.flags().contains(VmaFlags::ACCOUNT) {
+                charged += vma.pages();
+            }
+        }
+        state.vmas.clear(self.mem);
+        self.mem.uncharge_commit(charged);
+        gather.finish();
+        drop(state);
+        // SAFETY: `self` is being dropped, so nobody uses the tables afterwards.
+        let tables = unsafe { ManuallyDrop::take(&mut self.tables) };
+        tables.destroy(self.mem);
+    }
+}

@@ -1,0 +1,173 @@
+//! Faulting pages in ahead of use, and reading and writing an address space
+//! that is not the current one.
+
+use super::fault::Outcome;
+use super::{AddressSpace, FaultAccess, FaultError, SpaceError};
+use crate::slab::Ref;
+use crate::vma::Vma;
+use crate::{PAGE_SIZE, PageRange, Pfn, Platform, VmaFlags, page_align_down};
+
+impl<P: Platform> AddressSpace<'_, P> {
+    /// Faults in all pages of `range`, writable where the mapping is private
+    /// and writable (Linux's `mm_populate`).
+    ///
+    /// # Errors
+    ///
+    /// Of the first page that could not be; those before it are there.
+    pub(super) fn populate(&self, range: PageRange) -> Result<(), FaultError> {
+        let mut at = range.start();
+        while at < range.end() {
+            let state = self.mmap.read();
+            let Some(vma) = state.vmas.find(at).filter(|vma| vma.start() < range.end()) else {
+                return Ok(());
+            };
+            let stop = vma.end().min(range.end());
+            if let Some(part) = PageRange::new(vma.start().max(at), stop) {
+                self.populate_locked(vma, part)?;
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+
+    /// [`populate`](Self::populate) for a part of one VMA, with the mmap lock held.
+    pub(super) fn populate_locked(
+        &self,
+        vma: Ref<Vma>,
+        range: PageRange,
+    ) -> Result<(), FaultError> {
+        let flags = vma.flags();
+        // Locked on fault means exactly that.
+        if flags.contains(VmaFlags::LOCKONFAULT) || !flags.intersects(VmaFlags::ACCESS) {
+            return Ok(());
+        }
+        let private_write = VmaFlags::WRITE | VmaFlags::SHARED;
+        let write = flags & private_write == VmaFlags::WRITE;
+        self.fault_in_range(
+            vma,
+            range,
+            FaultAccess {
+                write,
+                execute: false,
+            },
+        )
+    }
+
+    /// Faults in all pages of `range` for the given access (Linux's
+    /// `faultin_page_range`).
+    pub(super) fn populate_with(
+        &self,
+        range: PageRange,
+        access: FaultAccess,
+    ) -> Result<(), SpaceError> {
+        let mut at = range.start();
+        while at < range.end() {
+            let state = self.mmap.read();
+            let vma = state.vmas.lookup(at).ok_or(SpaceError::NotMapped)?;
+            let stop = vma.end().min(range.end());
+            let part = PageRange::new(at, stop).ok_or(SpaceError::NotMapped)?;
+            self.fault_in_range(vma, part, access)?;
+            at = stop;
+        }
+        Ok(())
+    }
+
+    fn fault_in_range(
+        &self,
+        vma: Ref<Vma>,
+        range: PageRange,
+        access: FaultAccess,
+    ) -> Result<(), FaultError> {
+        let mut page = range.start();
+        while page < range.end() {
+            if self.fault_in(vma, page, access)? == Outcome::Done {
+                page += PAGE_SIZE;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies from the address space, which need not be the current one, from
+    /// the byte address `addr` on. Pages are faulted in as a read by the
+    /// program would.
+    ///
+    /// # Errors
+    ///
+    /// Of the first page that cannot be read; what came before has been copied.
+    pub fn read_bytes(&self, addr: usize, buffer: &mut [u8]) -> Result<(), FaultError> {
+        self.for_pages(
+            addr,
+            buffer.len(),
+            FaultAccess::READ,
+            |page, offset, done, len| {
+                let part = buffer.get_mut(done..done + len).unwrap_or_default();
+                // SAFETY: `for_pages` holds a reference to the frame, whose page is
+                // in the direct map, and `offset + part.len()` is inside it. That
+                // the program may write there meanwhile is why this is no `&[u8]`.
+                unsafe { part.as_mut_ptr().copy_from(page.add(offset), part.len()) };
+            },
+        )
+    }
+
+    /// Copies to the address space, which need not be the current one, from the
+    /// byte address `addr` on, as a write by the program would.
+    ///
+    /// # Errors
+    ///
+    /// Of the first page that cannot be written; what came before has been.
+    pub fn write_bytes(&self, addr: usize, bytes: &[u8]) -> Result<(), FaultError> {
+        self.for_pages(
+            addr,
+            bytes.len(),
+            FaultAccess::WRITE,
+            |page, offset, done, len| {
+                let part = bytes.get(done..done + len).unwrap_or_default();
+                // SAFETY: as in `read_bytes`; a page faulted in for writing is this
+                // address space's to write to.
+                unsafe { page.add(offset).copy_from(part.as_ptr(), part.len()) };
+            },
+        )
+    }
+
+    /// Calls `f(page, offset in it, bytes done before, bytes to do)` for each
+    /// page of `len` bytes from `addr`, with a reference to its frame held.
+    fn for_pages(
+        &self,
+        addr: usize,
+        len: usize,
+        access: FaultAccess,
+        mut f: impl FnMut(*mut u8, usize, usize, usize),
+    ) -> Result<(), FaultError> {
+        let mut done = 0;
+        while done < len {
+            let at = addr.checked_add(done).ok_or(FaultError::NotMapped)?;
+            let offset = at % PAGE_SIZE;
+            let part = (PAGE_SIZE - offset).min(len - done);
+            let pfn = self.pin(page_align_down(at), access)?;
+            f(self.mem.page_ptr(pfn), offset, done, part);
+            if pfn != self.mem.zero_page() {
+                self.mem.put(pfn);
+            }
+            done += part;
+        }
+        Ok(())
+    }
+
+    /// The frame mapped at `page`, faulted in for `access`, with a reference
+    /// unless it is the zero page.
+    fn pin(&self, page: usize, access: FaultAccess) -> Result<Pfn, FaultError> {
+        loop {
+            if let Some(slot) = self.tables.lock_pte(self.mem, page) {
+                let entry = slot.get();
+                if entry.is_present() && (!access.write || entry.is_writable()) {
+                    let pfn = entry.pfn();
+                    if !entry.is_special() {
+                        self.mem.get(pfn);
+                    }
+                    return Ok(pfn);
+                }
+            }
+            self.handle_fault(page, access)?;
+        }
+    }
+}
