@@ -118,6 +118,19 @@ pub enum FaultError {
     OutOfMemory,
 }
 
+impl fmt::Display for FaultError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FaultError::NotMapped => "nothing is mapped there",
+            FaultError::AccessDenied => "the mapping does not allow the access",
+            FaultError::BeyondEnd => "beyond the end of the mapped object",
+            FaultError::OutOfMemory => "out of memory",
+        })
+    }
+}
+
+impl core::error::Error for FaultError {}
+
 impl From<OutOfMemory> for FaultError {
     fn from(_: OutOfMemory) -> FaultError {
         FaultError::OutOfMemory
