@@ -1,6 +1,8 @@
 //! mlock(2) and its relatives, mincore(2), msync(2).
 
-use super::{AddressSpace, SpaceError, State};
+use super::{AddressSpace, FaultError, SpaceError, State};
+use crate::slab::Ref;
+use crate::vma::Vma;
 use crate::{
     PAGE_SIZE, PageRange, Platform, TASK_SIZE, VmaFlags, is_page_aligned, page_align_down,
     page_align_up,
@@ -25,7 +27,8 @@ impl<P: Platform> AddressSpace<'_, P> {
     ///
     /// `Invalid` for unknown flags or a range that wraps; `OverLimit` over
     /// `RLIMIT_MEMLOCK`; `NotMapped` if there is a hole (what comes before it is
-    /// locked, as on Linux); `OutOfMemory`, `TooManyVmas`.
+    /// locked, as on Linux) or pages cannot be accessed; `TryAgain` if the pages
+    /// are locked but could not be brought in; `OutOfMemory`, `TooManyVmas`.
     pub fn mlock(&self, addr: usize, len: usize, flags: usize) -> Result<(), SpaceError> {
         let mut lock = VmaFlags::LOCKED;
         if flags & !MLOCK_ONFAULT != 0 {
@@ -51,7 +54,10 @@ impl<P: Platform> AddressSpace<'_, P> {
             self.set_locked(&mut state, start, end, lock)?;
         }
         let range = PageRange::new(start, end).ok_or(SpaceError::NotMapped)?;
-        self.populate(range).map_err(|_| SpaceError::OutOfMemory)
+        self.populate_all(range).map_err(|error| match error {
+            FaultError::OutOfMemory => SpaceError::TryAgain,
+            _ => SpaceError::NotMapped,
+        })
     }
 
     /// Unlocks the pages of `len` bytes from `addr` (munlock(2)).
@@ -91,8 +97,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         if flags & MCL_CURRENT == 0 {
             return Ok(());
         }
-        // As on Linux, what cannot be locked is left as it is.
-        let _ = self.set_locked(&mut state, 0, TASK_SIZE, lock);
+        self.set_all_locked(&mut state, lock);
         drop(state);
         if let Some(all) = PageRange::new(0, TASK_SIZE) {
             let _ = self.populate(all);
@@ -104,10 +109,11 @@ impl<P: Platform> AddressSpace<'_, P> {
     pub fn munlockall(&self) {
         let mut state = self.mmap.write();
         state.new_vma_flags = VmaFlags::empty();
-        let _ = self.set_locked(&mut state, 0, TASK_SIZE, VmaFlags::empty());
+        self.set_all_locked(&mut state, VmaFlags::empty());
     }
 
-    /// Makes `lock` the locked flags of all VMAs in the range.
+    /// Makes `lock` the locked flags of all VMAs in the range, as far as the
+    /// first hole (Linux's `apply_vma_lock_flags`).
     fn set_locked(
         &self,
         state: &mut State,
@@ -115,19 +121,46 @@ impl<P: Platform> AddressSpace<'_, P> {
         end: usize,
         lock: VmaFlags,
     ) -> Result<(), SpaceError> {
-        let result = self.change_flags(state, start, end, |old| {
-            // Special mappings cannot be locked, and say nothing of it.
-            let special = old.intersects(VmaFlags::SPECIAL);
-            Ok(if special {
-                old
-            } else {
-                old.difference(VmaFlags::LOCKED_MASK) | lock
-            })
-        });
-        // A range of nothing but special mappings, or with a failure half way,
-        // is rare; counting anew is what cannot go wrong.
-        state.totals.locked = locked_pages(state, 0, TASK_SIZE);
-        result
+        let mut at = start;
+        while at < end {
+            let vma = state.vmas.lookup(at).ok_or(SpaceError::NotMapped)?;
+            let stop = vma.end().min(end);
+            self.lock_part(state, vma, at, stop, lock)?;
+            at = stop;
+        }
+        Ok(())
+    }
+
+    /// Likewise for all VMAs there are. As on Linux, one that cannot be changed
+    /// is left as it is.
+    fn set_all_locked(&self, state: &mut State, lock: VmaFlags) {
+        let mut at = 0;
+        while let Some(vma) = state.vmas.find(at) {
+            at = vma.end();
+            let _ = self.lock_part(state, vma, vma.start(), at, lock);
+        }
+    }
+
+    /// Makes `lock` the locked flags of `start..end`, which is in `vma`.
+    fn lock_part(
+        &self,
+        state: &mut State,
+        vma: Ref<Vma>,
+        start: usize,
+        end: usize,
+        lock: VmaFlags,
+    ) -> Result<(), SpaceError> {
+        let old = vma.flags();
+        let new = old.difference(VmaFlags::LOCKED_MASK) | lock;
+        // Special mappings cannot be locked, and say nothing of it.
+        if new == old || old.intersects(VmaFlags::SPECIAL) {
+            return Ok(());
+        }
+        let range = PageRange::new(start, end).ok_or(SpaceError::NotMapped)?;
+        self.modify(state, vma, range, new)?;
+        state.totals.unlock(old, range.pages());
+        state.totals.lock(new, range.pages());
+        Ok(())
     }
 
     /// Says for each page of `len` bytes from `addr` whether it is resident, in

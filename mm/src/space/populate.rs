@@ -9,12 +9,26 @@ use crate::{PAGE_SIZE, PageRange, Pfn, Platform, VmaFlags, page_align_down};
 
 impl<P: Platform> AddressSpace<'_, P> {
     /// Faults in all pages of `range`, writable where the mapping is private
-    /// and writable (Linux's `mm_populate`).
+    /// and writable (Linux's `mm_populate`). What is not mapped or not
+    /// accessible is left out.
     ///
     /// # Errors
     ///
     /// Of the first page that could not be; those before it are there.
     pub(super) fn populate(&self, range: PageRange) -> Result<(), FaultError> {
+        self.populate_vmas(range, |vma| vma.flags().intersects(VmaFlags::ACCESS))
+    }
+
+    /// [`populate`](Self::populate) that does not leave out what is not accessible.
+    pub(super) fn populate_all(&self, range: PageRange) -> Result<(), FaultError> {
+        self.populate_vmas(range, |_| true)
+    }
+
+    fn populate_vmas(
+        &self,
+        range: PageRange,
+        wanted: impl Fn(&Vma) -> bool,
+    ) -> Result<(), FaultError> {
         let mut at = range.start();
         while at < range.end() {
             let state = self.mmap.read();
@@ -22,7 +36,9 @@ impl<P: Platform> AddressSpace<'_, P> {
                 return Ok(());
             };
             let stop = vma.end().min(range.end());
-            if let Some(part) = PageRange::new(vma.start().max(at), stop) {
+            if wanted(&vma)
+                && let Some(part) = PageRange::new(vma.start().max(at), stop)
+            {
                 self.populate_locked(vma, part)?;
             }
             at = stop;
@@ -30,7 +46,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         Ok(())
     }
 
-    /// [`populate`](Self::populate) for a part of one VMA, with the mmap lock held.
+    /// Populates a part of one VMA, with the mmap lock held.
     pub(super) fn populate_locked(
         &self,
         vma: Ref<Vma>,
@@ -38,7 +54,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     ) -> Result<(), FaultError> {
         let flags = vma.flags();
         // Locked on fault means exactly that.
-        if flags.contains(VmaFlags::LOCKONFAULT) || !flags.intersects(VmaFlags::ACCESS) {
+        if flags.contains(VmaFlags::LOCKONFAULT) {
             return Ok(());
         }
         let private_write = VmaFlags::WRITE | VmaFlags::SHARED;
