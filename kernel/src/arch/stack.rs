@@ -114,7 +114,9 @@ impl Drop for KernelStack {
 }
 
 fn map_page(page: usize) -> Result<(), Errno> {
-    let frame = memory().alloc(FrameKind::Kernel, 0)?;
+    // Zeroed, so that nothing of the frame's previous life shows up on a stack;
+    // and an emulator forgets code that it saw there, and no longer watches the page.
+    let frame = memory().alloc_zeroed(FrameKind::Kernel)?;
     let addr = frame.pfn().addr();
     // SAFETY: the page is in a slot that its taker owns; so is the frame.
     match unsafe { paging::map(page, addr, Protection::ReadWrite) } {

@@ -122,7 +122,8 @@ impl State {
     }
 
     fn map_page(&mut self) -> Option<()> {
-        let frame = memory().alloc(FrameKind::Kernel, 0).ok()?;
+        // Zeroed for the same reasons as a kernel stack is.
+        let frame = memory().alloc_zeroed(FrameKind::Kernel).ok()?;
         // SAFETY: the next page of the heap's window, and a frame of our own.
         match unsafe {
             paging::map(
