@@ -1,0 +1,108 @@
+# `make run` and `make test` set up what is missing, and build what they need.
+#
+#   make run      run a program on the kernel in QEMU; a guided tour without PROG
+#   make test     run all tests; the last line has the totals
+#   make bench    compare the speed with that of Linux
+#   make lint     check formatting, clippy's and rustdoc's warnings
+#   make doc      build the documentation
+#   make setup    find or install the toolchain, QEMU and firmware
+#   make kernel, make image, make guests   build parts
+#   make clean    remove what was built
+#
+# Variables of `make run`:
+#   PROG=path       a static Linux x86-64 executable, the first process
+#   ARGS="a 'b c'"  its arguments, quoted as for a shell
+#   ENV="A=1 B=2"   its environment, quoted likewise
+#   FIRMWARE=bios   or uefi
+#   SMP=1  MEM=1G   CPUs and memory
+#   CPU=max         QEMU's CPU model
+#   ICOUNT=1        guest time is the number of instructions executed
+#   TIMEOUT=600     seconds after which the guest is stopped; 0 is never
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+FIRMWARE ?= bios
+SMP ?= 1
+MEM ?= 1G
+CPU ?= max
+TIMEOUT ?= 600
+# These come from the command line: environments have unrelated variables of
+# such names.
+ICOUNT :=
+PROG :=
+ARGS :=
+ENV :=
+
+# Cargo is told where to build by an option and not by its variable, which
+# `bootloader`'s build script would hand down to the Cargo that it calls.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+unexport CARGO_TARGET_DIR
+export RUSTC_BOOTSTRAP := 1
+unexport RUSTFLAGS CARGO_BUILD_TARGET RUSTUP_TOOLCHAIN
+
+CONFIG := build/config.mk
+IMAGES := build/images
+BOOT := $(TARGET)/debug/boot
+KERNEL := $(TARGET)/x86_64-target/release/kernel
+GUESTS := $(TARGET)/x86_64-unknown-linux-gnu/release
+TOUR := $(GUESTS)/tour
+
+# Make builds this before anything else, by the rule below.
+ifeq ($(filter clean help setup,$(or $(MAKECMDGOALS),help)),)
+include $(CONFIG)
+endif
+
+KERNEL_CARGO := --release -p kernel --target x86_64-target.json -Zjson-target-spec \
+	-Zbuild-std=core,alloc,compiler_builtins -Zbuild-std-features=compiler-builtins-mem
+GUEST_CARGO := --release -p tests --target x86_64-unknown-linux-gnu
+GUEST_FLAGS := -C target-feature=+crt-static -C relocation-model=pic
+
+cargo = cargo $(1) --target-dir $(TARGET) $(2)
+
+.PHONY: help setup run test bench lint doc kernel boot image guests clean
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+setup:
+	@scripts/setup.sh $(CONFIG)
+
+$(CONFIG): scripts/setup.sh rust-toolchain.toml
+	@scripts/setup.sh $@
+
+# ---- building -------------------------------------------------------------------
+
+kernel:
+	@$(call cargo,build,$(KERNEL_CARGO))
+
+# BOOT may name a tool that is built already.
+boot:
+ifeq ($(origin BOOT),file)
+	@$(call cargo,build,-p boot)
+endif
+
+guests:
+	@CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$(GUEST_FLAGS)" $(call cargo,build,$(GUEST_CARGO))
+
+# BIOS reads the disk slowly: the kernel goes there without its debug information.
+image: kernel boot
+	@if [ ! $(IMAGES)/stamp -nt $(KERNEL) ] || [ ! $(IMAGES)/stamp -nt $(BOOT) ]; then \
+		mkdir -p $(IMAGES); \
+		$(OBJCOPY) --strip-all $(KERNEL) $(IMAGES)/kernel; \
+		$(BOOT) image --kernel $(IMAGES)/kernel --out $(IMAGES); \
+		touch $(IMAGES)/stamp; \
+	fi
+
+# ---- using ----------------------------------------------------------------------
+
+# `value` keeps make from expanding the dollar signs of what the user gave.
+run: image $(if $(value PROG),,guests)
+	@set --; for variable in $(value ENV); do set -- "$$@" --env "$$variable"; done; \
+	exec $(BOOT) run --images $(IMAGES) --firmware $(FIRMWARE) --smp $(SMP) --mem $(MEM) --cpu $(CPU) \
+		--timeout $(TIMEOUT) $(if $(filter-out 0,$(ICOUNT)),--icount) "$$@" \
+		-- $(if $(value PROG),$(value PROG),$(TOUR)) $(value ARGS)
+
+clean:
+	rm -rf $(TARGET) build
