@@ -99,6 +99,16 @@ fn only_tables_in_the_way_of_the_range_go() {
 }
 
 #[test]
+fn tables_beyond_the_range_stay_though_they_are_below_the_ceiling() {
+    let m = Machine::new();
+    let tables = empty_tables(&m, &[BASE, BASE + PMD_SIZE]);
+    let page = range(BASE, PAGE_SIZE);
+    assert_eq!(free(&m, &tables, page, 0, BASE + 2 * PMD_SIZE), 1);
+    assert!(tables.lock_pte(&m.mem, BASE + PMD_SIZE).is_some());
+    m.finish(tables);
+}
+
+#[test]
 fn a_range_over_many_tables_frees_them_all() {
     let m = Machine::new();
     let tables = m.tables();

@@ -226,10 +226,16 @@ fn room_on_one_side_only_is_not_enough() {
         !mv.with_room(ALL, (0, TO + PMD_SIZE - PAGE_SIZE))
             .moves_whole_tables()
     );
-    assert!(
-        mv.with_room((BASE, BASE + PMD_SIZE), (TO, TO + PMD_SIZE))
-            .moves_whole_tables()
-    );
+    let (from_slot, to_slot) = ((BASE, BASE + PMD_SIZE), (TO, TO + PMD_SIZE));
+    let a_page_less =
+        |(floor, ceiling)| [(floor + PAGE_SIZE, ceiling), (floor, ceiling - PAGE_SIZE)];
+    for from in a_page_less(from_slot) {
+        assert!(!mv.with_room(from, to_slot).moves_whole_tables());
+    }
+    for to in a_page_less(to_slot) {
+        assert!(!mv.with_room(from_slot, to).moves_whole_tables());
+    }
+    assert!(mv.with_room(from_slot, to_slot).moves_whole_tables());
 }
 
 #[test]

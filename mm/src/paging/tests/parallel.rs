@@ -111,3 +111,59 @@ fn a_visit_never_takes_the_table_of_a_split_for_a_leaf() {
     }
     m.finish(tables);
 }
+
+/// Has a thread wait for the lock of what maps [`BASE`], puts `instead` into
+/// the PMD entry meanwhile, and returns the level of what the thread locked.
+fn lock_while_replaced(m: &Machine, tables: &PageTables, held: Level, instead: Entry) -> Level {
+    let pmd = tables.make(&m.mem, BASE, Level::Pmd).unwrap().table;
+    let waited_for = match held {
+        Level::Pte => tables.make(&m.mem, BASE, Level::Pte).unwrap().table,
+        _ => pmd,
+    };
+    let lock = waited_for.lock(&m.mem);
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            let guard = tables.lock_pte(&m.mem, BASE).unwrap();
+            guard.set(Entry(2));
+            guard.level()
+        });
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        pmd.slot(BASE).set(instead);
+        drop(lock);
+        waiter.join().unwrap()
+    })
+}
+
+#[test]
+fn who_waited_for_a_table_that_was_moved_away_walks_again() {
+    let m = Machine::new();
+    let tables = m.tables();
+    let first = tables.make(&m.mem, BASE, Level::Pte).unwrap().table;
+    let other = tables
+        .make(&m.mem, BASE + PMD_SIZE, Level::Pte)
+        .unwrap()
+        .table;
+    let (first, other) = (first.pfn(), other.pfn());
+    let pmd = tables.make(&m.mem, BASE, Level::Pmd).unwrap().table;
+    pmd.slot(BASE + PMD_SIZE).set(Entry::EMPTY);
+    let level = lock_while_replaced(&m, &tables, Level::Pte, Entry::table(other));
+    assert_eq!(level, Level::Pte);
+    pmd.slot(BASE + PMD_SIZE).set(Entry::table(first));
+    assert_eq!(tables.lookup(&m.mem, BASE), Some(Entry(2)));
+    assert_eq!(tables.lookup(&m.mem, BASE + PMD_SIZE), None);
+    m.finish(tables);
+}
+
+#[test]
+fn who_waited_for_a_huge_leaf_that_was_split_walks_again() {
+    let m = Machine::new();
+    let tables = m.tables();
+    let block = m.map_huge(&tables, BASE);
+    let page = m.mem.alloc_zeroed(FrameKind::Table).unwrap().into_raw();
+    let level = lock_while_replaced(&m, &tables, Level::Pmd, Entry::table(page));
+    tables.tables.fetch_add(1, Ordering::Relaxed);
+    assert_eq!(level, Level::Pte);
+    assert_eq!(tables.lookup(&m.mem, BASE), Some(Entry(2)));
+    m.mem.put(block);
+    m.finish(tables);
+}
