@@ -96,6 +96,10 @@ pub unsafe trait Platform: Send + Sync + 'static {
     /// Removes the translations that `flush` names from the TLBs of `targets`
     /// (which may include the calling CPU), paging-structure caches included,
     /// and waits until that has happened.
+    ///
+    /// Called with locks of the crate held, for which others of the targets may
+    /// be spinning: a CPU has to answer in the middle of any call into the
+    /// crate, that is, make its calls with interrupts enabled.
     fn flush_tlb(&self, targets: CpuSet, flush: TlbFlush);
 
     /// Called in every turn of a spin loop: a pause, or a yield.

@@ -94,29 +94,9 @@ impl Entry {
         self.0 & (EntryFlags::PRESENT.bits() | EntryFlags::PROT_NONE.bits()) != 0
     }
 
-    /// Whether it is neither empty nor maps a page: a swap or migration entry.
-    pub const fn is_swap(self) -> bool {
-        !self.is_empty() && !self.maps_page()
-    }
-
     /// Whether writes are allowed.
     pub const fn is_writable(self) -> bool {
         self.0 & EntryFlags::WRITE.bits() != 0
-    }
-
-    /// Whether user mode may use it.
-    pub const fn is_user(self) -> bool {
-        self.0 & EntryFlags::USER.bits() != 0
-    }
-
-    /// Whether it was used since the flag was last cleared.
-    pub const fn is_accessed(self) -> bool {
-        self.0 & EntryFlags::ACCESSED.bits() != 0
-    }
-
-    /// Whether the page was written to through it.
-    pub const fn is_dirty(self) -> bool {
-        self.0 & EntryFlags::DIRTY.bits() != 0
     }
 
     /// Whether instructions may be fetched.

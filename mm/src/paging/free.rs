@@ -14,6 +14,16 @@ struct Bounds {
     end: usize,
     floor: usize,
     ceiling: usize,
+    which: Which,
+}
+
+/// Which of the tables are to go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// All of them. That they are empty is the caller's promise.
+    All,
+    /// Those that are empty.
+    Empty,
 }
 
 impl PageTables {
@@ -32,6 +42,33 @@ impl PageTables {
         ceiling: usize,
         gather: &mut TlbGather<P>,
     ) {
+        self.free_gathered(mem, range, (floor, ceiling), Which::All, gather);
+    }
+
+    /// Frees the tables in the way of `range` that map nothing outside `room`, and
+    /// nothing inside it either.
+    ///
+    /// The caller holds the mmap lock in write mode, and keeps faults and rmap
+    /// walks out of `room`; what is mapped there stays.
+    pub(super) fn free_empty_tables<P: Platform>(
+        &self,
+        mem: &Memory<P>,
+        range: PageRange,
+        room: (usize, usize),
+    ) {
+        let mut gather = TlbGather::new(mem, self);
+        self.free_gathered(mem, range, room, Which::Empty, &mut gather);
+        gather.finish();
+    }
+
+    fn free_gathered<P: Platform>(
+        &self,
+        mem: &Memory<P>,
+        range: PageRange,
+        (floor, ceiling): (usize, usize),
+        which: Which,
+        gather: &mut TlbGather<P>,
+    ) {
         if range.is_empty() {
             return;
         }
@@ -40,6 +77,7 @@ impl PageTables {
             end: range.end(),
             floor,
             ceiling: span_ceiling(ceiling),
+            which,
         };
         self.free_below(mem, self.top(mem), bounds, &mut |addr, pfn| {
             // One page is enough: flushing any page of the table's span drops
@@ -56,6 +94,7 @@ impl PageTables {
             end: USER_END,
             floor: 0,
             ceiling: USER_END,
+            which: Which::All,
         };
         self.free_below(mem, self.top(mem), bounds, &mut |_, pfn| {
             // SAFETY: the table has just been taken out of the tree, with the
@@ -81,21 +120,20 @@ impl PageTables {
             let (first, next) = (level.floor(addr), level.next(addr));
             if let Child::Table(child) = table.child(mem, slot.get()) {
                 if child.level() > Level::Pte {
-                    let inside = Bounds {
+                    let below = Bounds {
                         start: addr,
                         end: next.min(bounds.end),
                         ..bounds
                     };
-                    self.free_below(mem, child, inside, release);
+                    self.free_below(mem, child, below, release);
                 }
-                if bounds.floor <= first && next <= bounds.ceiling {
-                    debug_assert!(
-                        child
-                            .slots(first, next)
-                            .iter()
-                            .all(|cell| cell.load(Ordering::Relaxed) == 0),
-                        "table of {first:#x}..{next:#x} freed in use"
-                    );
+                let is_empty = || {
+                    let mut cells = child.slots(first, next).iter();
+                    cells.all(|cell| cell.load(Ordering::Relaxed) == 0)
+                };
+                let inside = bounds.floor <= first && next <= bounds.ceiling;
+                if inside && (bounds.which == Which::All || is_empty()) {
+                    debug_assert!(is_empty(), "table of {first:#x}..{next:#x} freed in use");
                     slot.set(Entry::EMPTY);
                     self.tables.fetch_sub(1, Ordering::Relaxed);
                     release(first, child.pfn());

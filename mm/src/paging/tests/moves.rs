@@ -10,6 +10,20 @@ fn a_move(old: usize, new: usize, len: usize) -> TableMove {
     TableMove::new(range(old, len), range(new, len)).unwrap()
 }
 
+impl TableMove {
+    /// Whether some entry above the PTE level moves as a whole.
+    fn moves_whole_tables(&self) -> bool {
+        let mut pages = (self.old.start()..self.old.end()).step_by(PAGE_SIZE);
+        pages.any(|addr| self.moves_whole(addr, Level::Pmd))
+    }
+
+    /// The move that undoes this one.
+    pub(super) fn reversed(&self) -> Option<TableMove> {
+        let back = TableMove::new(self.new, self.old)?;
+        Some(back.with_room(self.new_room, self.old_room))
+    }
+}
+
 /// Prepares and commits `mv`, and returns how many entries were looked at.
 fn run(m: &Machine, tables: &PageTables, mv: &TableMove) -> usize {
     tables.take_visited();
@@ -236,17 +250,6 @@ fn room_on_one_side_only_is_not_enough() {
         assert!(!mv.with_room(from_slot, to).moves_whole_tables());
     }
     assert!(mv.with_room(from_slot, to_slot).moves_whole_tables());
-}
-
-#[test]
-fn whole_tables_are_announced_wherever_they_are() {
-    let edge = BASE + PMD_SIZE - PAGE_SIZE;
-    // Only the slot in the middle, only the first, only the last.
-    assert!(a_move(edge, edge + PUD_SIZE, PMD_SIZE + 2 * PAGE_SIZE).moves_whole_tables());
-    assert!(a_move(BASE, TO, PMD_SIZE + PAGE_SIZE).moves_whole_tables());
-    assert!(a_move(edge, edge + PUD_SIZE, PMD_SIZE + PAGE_SIZE).moves_whole_tables());
-    assert!(!a_move(edge, edge + PUD_SIZE, 2 * PAGE_SIZE).moves_whole_tables());
-    assert!(!a_move(BASE, TO + PAGE_SIZE, PUD_SIZE).moves_whole_tables());
 }
 
 #[test]
@@ -576,4 +579,70 @@ fn a_move_flushes_before_the_lock_is_dropped() {
         tables.move_commit(&m.mem, &mv);
     });
     m.finish(tables);
+}
+
+#[test]
+fn an_aborted_move_onto_something_loses_no_table_and_no_page() {
+    let m = Machine::new();
+    let tables = m.tables();
+    let len = 6 * PMD_SIZE;
+    m.map_sparsely(&tables, BASE, len);
+    let new = TO + PUD_SIZE + PAGE_SIZE;
+    // The destination is mapped in part.
+    m.map(&tables, new + 2 * PMD_SIZE, 77);
+    let pages = tables.table_pages();
+    let mv = a_move(BASE, new, len).with_room(ALL, (BASE + PUD_SIZE, TASK_SIZE));
+    tables.move_prepare(&m.mem, &mv).unwrap();
+    assert!(tables.table_pages() > pages + 4);
+    tables.move_abort(&m.mem, &mv);
+    assert_eq!(tables.table_pages(), pages);
+    assert_eq!(contents(&m, &tables, range(BASE, len)).len(), 6);
+    assert_eq!(m.read(&tables, 1, new + 2 * PMD_SIZE), Some(77));
+    m.finish(tables);
+}
+
+#[test]
+fn an_aborted_shift_frees_no_table_of_the_stack() {
+    let m = Machine::new();
+    let tables = m.tables();
+    let (old, len) = (BASE + 2 * PMD_SIZE, 3 * PMD_SIZE);
+    m.map_sparsely(&tables, old, len);
+    let before = contents(&m, &tables, range(old, len));
+    let mv = a_move(old, old - PMD_SIZE, len);
+    let pages = tables.table_pages();
+    tables.move_prepare(&m.mem, &mv).unwrap();
+    assert_eq!(tables.table_pages(), pages + 1);
+    tables.move_abort(&m.mem, &mv);
+    assert_eq!(tables.table_pages(), pages);
+    assert_eq!(contents(&m, &tables, range(old, len)), before);
+    m.finish(tables);
+}
+
+#[test]
+fn a_move_may_be_prepared_while_the_destination_is_mapped() {
+    for offset in [0, PAGE_SIZE] {
+        let m = Machine::new();
+        let tables = m.tables();
+        let (new, len) = (TO + offset, 2 * PMD_SIZE);
+        m.map_sparsely(&tables, BASE, len);
+        let before = contents(&m, &tables, range(BASE, len));
+        // A huge page among it, where tables will be needed.
+        let block = m.map_huge(&tables, TO + PMD_SIZE);
+        let small = m.map(&tables, TO + PAGE_SIZE, 9);
+        let mv = a_move(BASE, new, len).with_room(ALL, (BASE + PUD_SIZE, TASK_SIZE));
+        tables.move_prepare(&m.mem, &mv).unwrap();
+        assert_eq!(m.read(&tables, 0, TO + PMD_SIZE + 5 * PAGE_SIZE), Some(5));
+        assert_eq!(m.read(&tables, 0, TO + PAGE_SIZE), Some(9));
+        let there = range(TO, 3 * PMD_SIZE);
+        tables.visit(&m.mem, there, |_, slot| {
+            slot.take();
+        });
+        tables.flush(&m.mem, there.start(), there.end());
+        m.mem.put(small);
+        m.mem.put(block);
+        tables.move_commit(&m.mem, &mv);
+        assert_eq!(contents(&m, &tables, range(new, len)), before);
+        assert_eq!(tables.leaves(&m.mem, range(BASE, len)), []);
+        m.finish(tables);
+    }
 }

@@ -72,17 +72,20 @@ fn the_table_is_locked_while_a_pte_is() {
 }
 
 #[test]
-fn ensure_makes_every_table_of_the_range_and_no_more() {
+fn only_tables_that_are_missing_are_made() {
     let m = Machine::new();
     let tables = m.tables();
-    // The last page of one table up to the first page of the third.
-    let span = range(BASE + PMD_SIZE - PAGE_SIZE, PMD_SIZE + 2 * PAGE_SIZE);
-    tables.ensure(&m.mem, span).unwrap();
-    assert_eq!(tables.table_pages(), 3 + 3);
-    assert!(tables.lock_pte(&m.mem, BASE).is_some());
-    assert!(tables.lock_pte(&m.mem, BASE + 3 * PMD_SIZE).is_none());
-    tables.ensure(&m.mem, span).unwrap();
-    assert_eq!(tables.table_pages(), 3 + 3);
+    for (addr, pages) in [
+        (BASE, 4),
+        (BASE + PMD_SIZE - PAGE_SIZE, 4),
+        (BASE + PMD_SIZE, 5),
+        (BASE + PUD_SIZE, 7),
+        (BASE + crate::PGD_SIZE, 10),
+    ] {
+        tables.ensure(&m.mem, range(addr, PAGE_SIZE)).unwrap();
+        assert_eq!(tables.table_pages(), pages);
+    }
+    assert!(tables.lock_pte(&m.mem, BASE + 2 * PMD_SIZE).is_none());
     m.finish(tables);
 }
 
@@ -154,25 +157,6 @@ fn a_visit_stops_at_the_first_error() {
     assert_eq!((result, seen), (Err("enough"), 2));
     // The lock has been released.
     assert!(tables.lock_pte(&m.mem, BASE).is_some());
-    m.finish(tables);
-}
-
-#[test]
-fn fill_visits_empty_entries_and_makes_their_tables() {
-    let m = Machine::new();
-    let tables = m.tables();
-    let span = range(BASE + PMD_SIZE - 2 * PAGE_SIZE, 5 * PAGE_SIZE);
-    m.map(&tables, span.start() + PAGE_SIZE, 9);
-    let mut seen = Vec::new();
-    let result: Result<(), OutOfMemory> = tables.try_fill(&m.mem, span, |addr, slot| {
-        seen.push((addr, slot.get().is_empty()));
-        Ok(())
-    });
-    assert_eq!(result, Ok(()));
-    let expected: Vec<_> = (0..5)
-        .map(|i| (span.start() + i * PAGE_SIZE, i != 1))
-        .collect();
-    assert_eq!(seen, expected);
     m.finish(tables);
 }
 

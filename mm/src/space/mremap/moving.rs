@@ -210,12 +210,6 @@ fn table_move(state: &State, vma: Ref<Vma>, mv: &Move) -> Option<TableMove> {
         Some(last) if last.start() < mv.target.end() => mv.target.end(),
         last => above(last),
     };
-    let occupied = state.vmas.overlaps(mv.target);
     let tables = TableMove::new(mv.source, target)?;
-    let tables = tables.with_room((old_floor, old_ceiling), (new_floor, new_ceiling));
-    Some(if occupied {
-        tables.onto_mapped()
-    } else {
-        tables
-    })
+    Some(tables.with_room((old_floor, old_ceiling), (new_floor, new_ceiling)))
 }
