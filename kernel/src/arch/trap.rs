@@ -171,6 +171,7 @@ pub(super) fn init() {
 
 /// What all stubs lead to. Called and returns with interrupts disabled.
 pub(super) extern "C" fn handle_trap(frame: &mut TrapFrame, vector: u32) {
+    usercopy::lock();
     let vector = vector as u8;
     let code = core::mem::replace(&mut frame.orig_rax, NOT_A_SYSCALL);
     if vector == PAGE_FAULT {

@@ -69,6 +69,13 @@ impl Drop for Unlocked {
     }
 }
 
+/// Forbids user accesses in an exception handler that interrupted one; the
+/// return from it permits them again.
+#[inline]
+pub(super) fn lock() {
+    drop(Unlocked(SMAP.load(Ordering::Relaxed)));
+}
+
 /// Whether `addr..addr + len` is inside user space.
 #[inline]
 fn check(addr: usize, len: usize) -> Result<(), Errno> {
