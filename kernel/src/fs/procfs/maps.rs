@@ -1,0 +1,77 @@
+//! `/proc/PID/maps`.
+
+use mm::{Errno, VmaFlags, VmaInfo, VmaKind};
+
+use crate::fs::inode::FileSystem;
+use crate::fs::page::Text;
+use crate::task::process::Space;
+
+/// The column, counted from 0, in which names begin.
+const NAME_COLUMN: usize = 73;
+
+/// Writes a line for each VMA of `space`.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn write(space: &Space, text: &mut Text) -> Result<(), Errno> {
+    let mut result = Ok(());
+    space.for_each_vma(|vma| {
+        if result.is_ok() {
+            result = write_line(vma, text);
+        }
+    });
+    result
+}
+
+/// `r`, `w`, `x` and `p` (private) or `s` (shared).
+fn access(flags: VmaFlags) -> [char; 4] {
+    let letter = |flag, letter| if flags.contains(flag) { letter } else { '-' };
+    let sharing = if flags.contains(VmaFlags::MAY_SHARE) { 's' } else { 'p' };
+    [
+        letter(VmaFlags::READ, 'r'),
+        letter(VmaFlags::WRITE, 'w'),
+        letter(VmaFlags::EXEC, 'x'),
+        sharing,
+    ]
+}
+
+fn write_line(vma: &VmaInfo<'_>, text: &mut Text) -> Result<(), Errno> {
+    let [read, write, execute, sharing] = access(vma.flags);
+    let (minor, inode, offset) = match vma.object {
+        Some(object) => (FileSystem::Tmpfs.device_minor(), object.id(), vma.offset),
+        None => (0, 0, 0),
+    };
+    let begun = text.len();
+    text.put(format_args!(
+        "{:08x}-{:08x} {read}{write}{execute}{sharing} {offset:08x} 00:{minor:02x} {inode} ",
+        vma.start, vma.end
+    ))?;
+    let object_name = vma.object.map(|object| object.name());
+    let name = match &object_name {
+        Some(name) => name.as_bytes(),
+        None => match vma.kind {
+            VmaKind::Heap => b"[heap]".as_slice(),
+            VmaKind::Stack => b"[stack]".as_slice(),
+            _ => b"",
+        },
+    };
+    if !name.is_empty() {
+        let used = text.len() - begun;
+        for _ in used..NAME_COLUMN {
+            text.push(b" ")?;
+        }
+        push_escaped(name, text)?;
+    }
+    text.push(b"\n")
+}
+
+/// A name as one line: newlines are shown in octal.
+fn push_escaped(name: &[u8], text: &mut Text) -> Result<(), Errno> {
+    for (index, part) in name.split(|&byte| byte == b'\n').enumerate() {
+        if index > 0 {
+            text.push(b"\\012")?;
+        }
+        text.push(part)?;
+    }
+    Ok(())
+}
