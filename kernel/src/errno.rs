@@ -57,8 +57,11 @@ errnos! {
     ELOOP = 40, "Too many levels of symbolic links.";
     ENODATA = 61, "No data available.";
     EOVERFLOW = 75, "Value too large.";
+    ELIBBAD = 80, "Accessing a corrupted shared library.";
     EOPNOTSUPP = 95, "Operation not supported.";
     ETIMEDOUT = 110, "Timed out.";
     ERESTARTSYS = 512, "Kernel-internal: interrupted by a signal; restarted, or EINTR, at its delivery.";
+    ERESTARTNOINTR = 513, "Kernel-internal: interrupted by a signal; restarted whatever its delivery does.";
+    ERESTARTNOHAND = 514, "Kernel-internal: interrupted by a signal; restarted unless a handler runs, or EINTR.";
     ERESTART_RESTARTBLOCK = 516, "Kernel-internal: interrupted; EINTR unless the call can go on with what time is left.";
 }

@@ -2,6 +2,7 @@
 
 use core::ops::{Deref, DerefMut};
 
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 use x86_64::instructions::interrupts;
 
 pub use interrupts::{are_enabled, disable, enable, without_interrupts};
@@ -18,14 +19,14 @@ pub fn wait_for_interrupt() {
 /// interrupt handler may take it too.
 #[derive(Debug)]
 pub struct IrqMutex<T> {
-    inner: spin::Mutex<T>,
+    inner: SpinMutex<T>,
 }
 
 /// Holding an [`IrqMutex`].
 #[derive(Debug)]
 pub struct IrqGuard<'a, T> {
     // `Some` until dropped: the lock must be released before interrupts return.
-    guard: Option<spin::MutexGuard<'a, T>>,
+    guard: Option<SpinMutexGuard<'a, T>>,
     restore: bool,
 }
 
@@ -33,7 +34,7 @@ impl<T> IrqMutex<T> {
     /// A lock around `value`.
     pub const fn new(value: T) -> Self {
         IrqMutex {
-            inner: spin::Mutex::new(value),
+            inner: SpinMutex::new(value),
         }
     }
 
@@ -45,6 +46,11 @@ impl<T> IrqMutex<T> {
             guard: Some(self.inner.lock()),
             restore,
         }
+    }
+
+    /// The value, for a holder that has no guard.
+    pub fn as_ptr(&self) -> *mut T {
+        self.inner.as_mut_ptr()
     }
 
     /// Releases the lock on behalf of a holder that will never do it.

@@ -177,7 +177,7 @@ pub(super) extern "C" fn handle_trap(frame: &mut TrapFrame, vector: u32) {
     if vector == PAGE_FAULT {
         handle_page_fault(frame, code);
     } else if vector > LAST_EXCEPTION {
-        handle_interrupt(vector);
+        handle_interrupt(vector, frame.is_user());
     } else if vector == NON_MASKABLE {
         error!("non-maskable interrupt at {:#x}", frame.rip);
     } else if vector == DOUBLE_FAULT || vector == MACHINE_CHECK {
@@ -213,11 +213,11 @@ fn handle_page_fault(frame: &mut TrapFrame, code: u64) {
     irq::disable();
 }
 
-fn handle_interrupt(vector: u8) {
+fn handle_interrupt(vector: u8, from_user: bool) {
     match vector {
         TIMER_VECTOR => {
             apic::end_of_interrupt();
-            task::tick();
+            task::tick(from_user);
         }
         SPURIOUS_VECTOR => {}
         _ => {

@@ -1,34 +1,158 @@
-//! Processes and threads.
+//! Processes and threads: scheduling, signals, fork, exec, exit, wait, futexes.
+//!
+//! A [`Thread`](thread::Thread) is what the scheduler switches between; a
+//! [`Process`](process::Process) is what threads share. The functions here are
+//! what the processor's traps and the timer call.
 
+pub mod clone;
+pub mod exec;
+pub mod exit;
+pub mod futex;
+mod init;
+pub mod limits;
+pub mod process;
+pub mod reap;
+pub mod sched;
+pub mod signal;
+pub mod table;
+pub mod thread;
+mod timer;
 pub mod wait;
+
+use core::sync::atomic::Ordering;
+
+use mm::{Errno, FaultAccess, FaultError};
+
+pub use process::{Process, Space};
+pub use init::run;
+pub use sched::finish_switch;
+pub use thread::current;
+pub use timer::{NEVER, alarm, set_alarm};
 
 use crate::arch::TrapFrame;
 use crate::arch::trap::PageFaultCode;
+use crate::error;
+use process::ExitStatus;
+use signal::info::{
+    BUS_ADRALN, BUS_ADRERR, FPE_INTDIV, ILL_ILLOPN, SEGV_ACCERR, SEGV_MAPERR, SI_KERNEL,
+    TRAP_TRACE,
+};
+use signal::{SigInfo, Signal, send};
+use thread::{Trap, try_current};
+
+/// Vector of the page-fault exception.
+const PAGE_FAULT: u64 = 14;
 
 /// A page fault of a user program: resolves it or raises the signal.
-pub fn page_fault(_frame: &mut TrapFrame, _addr: usize, _code: PageFaultCode) {}
+pub fn page_fault(_frame: &mut TrapFrame, addr: usize, code: PageFaultCode) {
+    let thread = current();
+    let process = thread.process();
+    let Err(error) = resolve(process, addr, code) else { return };
+    let address = addr as u64;
+    *thread.trap.lock() = Trap { vector: PAGE_FAULT, error_code: code.bits(), address };
+    send::force(match error {
+        FaultError::NotMapped => SigInfo::fault(Signal::SIGSEGV, SEGV_MAPERR, addr),
+        FaultError::AccessDenied => SigInfo::fault(Signal::SIGSEGV, SEGV_ACCERR, addr),
+        FaultError::BeyondEnd => SigInfo::fault(Signal::SIGBUS, BUS_ADRERR, addr),
+        FaultError::OutOfMemory => {
+            error!("out of memory: process {} is killed", process.pid());
+            let status = ExitStatus::Killed { signal: Signal::SIGKILL, core: false };
+            send::begin_exit(process, &mut process.state.lock(), status);
+            return;
+        }
+    });
+}
 
 /// A page fault of a user-memory access of the kernel's own ([`crate::arch::usercopy`]),
 /// at a user address: whether it was resolved, so that the access can go on.
-pub fn kernel_page_fault(_addr: usize, _code: PageFaultCode) -> bool {
-    false
+pub fn kernel_page_fault(addr: usize, code: PageFaultCode) -> bool {
+    try_current().is_some_and(|thread| resolve(thread.process(), addr, code).is_ok())
+}
+
+fn resolve(process: &Process, addr: usize, code: PageFaultCode) -> Result<(), FaultError> {
+    let access = FaultAccess {
+        write: code.contains(PageFaultCode::WRITE),
+        execute: code.contains(PageFaultCode::FETCH),
+    };
+    if addr >= mm::TASK_SIZE {
+        return Err(FaultError::NotMapped);
+    }
+    process.space().ok_or(FaultError::NotMapped)?.handle_fault(addr, access)
 }
 
 /// Any other exception of a user program: raises the signal.
-pub fn user_exception(_frame: &mut TrapFrame, _vector: u8, _code: u64) {}
+pub fn user_exception(frame: &mut TrapFrame, vector: u8, code: u64) {
+    let at = frame.rip as usize;
+    let kernel = SigInfo::kernel;
+    let info = match vector {
+        0 => SigInfo::fault(Signal::SIGFPE, FPE_INTDIV, at),
+        1 => SigInfo::fault(Signal::SIGTRAP, TRAP_TRACE, at),
+        3 => SigInfo { code: SI_KERNEL, ..kernel(Signal::SIGTRAP) },
+        6 => SigInfo::fault(Signal::SIGILL, ILL_ILLOPN, at),
+        11 | 12 => kernel(Signal::SIGBUS),
+        16 | 19 => SigInfo::fault(Signal::SIGFPE, 0, at),
+        17 => SigInfo::fault(Signal::SIGBUS, BUS_ADRALN, 0),
+        // Overflow, bounds, general protection and everything else.
+        _ => kernel(Signal::SIGSEGV),
+    };
+    *current().trap.lock() = Trap { vector: u64::from(vector), error_code: code, address: 0 };
+    send::force(info);
+}
 
-/// Called by the timer interrupt, with interrupts disabled.
-pub fn tick() {}
+/// Called by the timer interrupt, with interrupts disabled. `user`: it
+/// interrupted a program, not the kernel.
+pub fn tick(user: bool) {
+    timer::expire();
+    let Some(thread) = try_current() else { return };
+    let process = thread.process();
+    if user {
+        thread.user_ticks.fetch_add(1, Ordering::Relaxed);
+        if process.virtual_timer().count() {
+            // A standard signal always has room.
+            let _ = send::to_process(process, SigInfo::kernel(Signal::SIGVTALRM));
+        }
+    } else {
+        thread.kernel_ticks.fetch_add(1, Ordering::Relaxed);
+    }
+    if process.profiling_timer().count() {
+        // Likewise.
+        let _ = send::to_process(process, SigInfo::kernel(Signal::SIGPROF));
+    }
+    sched::tick();
+}
 
 /// Called on the way back to user mode, interrupts enabled, when
 /// [`crate::arch::cpu::set_return_work`] was called since the last time:
 /// delivers signals and reschedules.
-pub fn return_to_user(_frame: &mut TrapFrame) {}
+pub fn return_to_user(frame: &mut TrapFrame) {
+    if sched::need_resched() {
+        sched::schedule();
+    }
+    if current().has_signal_work() {
+        signal::deliver::deliver(frame);
+    }
+}
 
-/// First thing on a new thread's stack: completes the switch to it.
-pub fn finish_switch() {}
+/// The current process's open files.
+///
+/// # Errors
+/// `EBADF`: it is exiting.
+pub fn files() -> Result<alloc::sync::Arc<crate::fs::FdTable>, Errno> {
+    current().process().files().ok_or(Errno::EBADF)
+}
 
-/// Starts the first process from what `fw_cfg` describes, and runs threads ever after.
-pub fn run() -> ! {
-    crate::drivers::debug_exit::exit(127)
+/// Where the current process is in the file system.
+///
+/// # Errors
+/// `ENOENT`: it is exiting.
+pub fn fs_context() -> Result<alloc::sync::Arc<crate::fs::FsContext>, Errno> {
+    current().process().context().ok_or(Errno::ENOENT)
+}
+
+/// The current process's address space.
+///
+/// # Errors
+/// `EFAULT`: it is exiting.
+pub fn space() -> Result<alloc::sync::Arc<Space>, Errno> {
+    current().process().space().ok_or(Errno::EFAULT)
 }

@@ -1,0 +1,71 @@
+//! The first process: what `fw_cfg` says it is, and how it comes to be.
+
+use alloc::vec::Vec;
+use mm::Errno;
+
+use super::{exec, sched};
+use crate::drivers::{debug_exit, fw_cfg};
+use crate::elf::stack::Strings;
+use crate::error;
+use crate::fs::{self, FsContext};
+use crate::memory::{try_filled, try_push};
+
+/// Exit status of a machine whose program is not there, as a shell has it.
+const NOT_FOUND: i32 = 127;
+/// The same for one that cannot be executed.
+const NOT_EXECUTABLE: i32 = 126;
+
+/// Starts the first process and runs threads ever after.
+pub fn run() -> ! {
+    match start() {
+        Ok(true) => sched::run(),
+        Ok(false) => {
+            error!("there is no program to run");
+            debug_exit::exit(NOT_FOUND)
+        }
+        Err(error) => {
+            error!("the program cannot be executed: error {}", error.0);
+            debug_exit::exit(NOT_EXECUTABLE)
+        }
+    }
+}
+
+/// Says whether there is a program.
+fn start() -> Result<bool, Errno> {
+    let Some(path) = fs::program_path()? else { return Ok(false) };
+    let root = fs::root()?;
+    let file = fs::open_exec(&root, &path)?;
+    let args = read_blob("opt/mm/args")?;
+    let env = read_blob("opt/mm/env")?;
+    let mut args = split(&args)?;
+    let env = split(&env)?;
+    if args.is_empty() {
+        try_push(&mut args, path.as_slice())?;
+    }
+    exec::start_first(
+        file,
+        &path,
+        Strings::Kernel(&args),
+        Strings::Kernel(&env),
+        fs::standard_files()?,
+        FsContext::new(root)?,
+    )?;
+    Ok(true)
+}
+
+fn read_blob(name: &str) -> Result<Vec<u8>, Errno> {
+    let Some(blob) = fw_cfg::find(name) else { return Ok(Vec::new()) };
+    let mut bytes = try_filled(0u8, blob.size())?;
+    if blob.read_at(0, &mut bytes) { Ok(bytes) } else { Err(Errno::EIO) }
+}
+
+/// The strings in `bytes`, each of which ends with a NUL.
+fn split(bytes: &[u8]) -> Result<Vec<&[u8]>, Errno> {
+    let mut strings = Vec::new();
+    for string in bytes.strip_suffix(b"\0").unwrap_or(bytes).split(|&byte| byte == 0) {
+        if !bytes.is_empty() {
+            try_push(&mut strings, string)?;
+        }
+    }
+    Ok(strings)
+}
