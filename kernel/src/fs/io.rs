@@ -56,7 +56,7 @@ impl Pieces {
         let mut remaining = 0;
         for index in 0..count {
             let mut raw = [0; 16];
-            copy_from_user(&mut raw, list.wrapping_add(index * raw.len()))?;
+            copy_from_user(&mut raw, list.wrapping_add(index * 16))?;
             let base = read_word(&raw, 0);
             let len = read_word(&raw, 8);
             if len > isize::MAX as usize {

@@ -40,9 +40,9 @@ use alloc::sync::Arc;
 use mm::Errno;
 use spin::Once;
 
-pub use boot::init;
+pub use boot::{init, program_path, standard_files};
 pub use file::File;
-pub use open::{open, open_exec, open_inode};
+pub use open::{open, open_exec, open_inode, open_program};
 pub use path::FsContext;
 pub use table::FdTable;
 

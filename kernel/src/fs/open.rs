@@ -119,7 +119,14 @@ fn open_unnamed(
 /// `EACCES` for what is not a regular file with an execute permission, and
 /// those of `open(2)`.
 pub fn open_exec(start: &Arc<Dentry>, path: &[u8]) -> Result<Arc<File>, Errno> {
-    let dentry = walk(&super::root()?, start, path, true)?.existing()?;
+    open_program(walk(&super::root()?, start, path, true)?.existing()?)
+}
+
+/// Opens what `dentry` stands for, for execution.
+///
+/// # Errors
+/// As for [`open_exec`].
+pub fn open_program(dentry: Arc<Dentry>) -> Result<Arc<File>, Errno> {
     let mode = dentry.inode.mode();
     if mode & S_IFMT != S_IFREG || mode & 0o111 == 0 {
         return Err(Errno::EACCES);

@@ -230,7 +230,9 @@ pub fn walk(
             Followed::Jump(place) => {
                 at = place;
                 special = Special::Jump;
-                expanded = copy_bytes(left.strip_prefix(b"/").unwrap_or(left))?;
+                let rest = copy_bytes(left.strip_prefix(b"/").unwrap_or(left))?;
+                expanded = rest;
+                left = &expanded;
                 if !left.is_empty() && !at.inode.is_directory() {
                     return Err(Errno::ENOTDIR);
                 }

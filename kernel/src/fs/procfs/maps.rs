@@ -35,10 +35,10 @@ fn access(flags: VmaFlags) -> [char; 4] {
     ]
 }
 
-fn write_line(vma: &VmaInfo<'_>, text: &mut Text) -> Result<(), Errno> {
+fn write_line(vma: &VmaInfo, text: &mut Text) -> Result<(), Errno> {
     let [read, write, execute, sharing] = access(vma.flags);
     let (minor, inode, offset) = match vma.object {
-        Some(object) => (FileSystem::Tmpfs.device_minor(), object.id(), vma.offset),
+        Some((id, _)) => (FileSystem::Tmpfs.device_minor(), id, vma.offset),
         None => (0, 0, 0),
     };
     let begun = text.len();
@@ -46,7 +46,7 @@ fn write_line(vma: &VmaInfo<'_>, text: &mut Text) -> Result<(), Errno> {
         "{:08x}-{:08x} {read}{write}{execute}{sharing} {offset:08x} 00:{minor:02x} {inode} ",
         vma.start, vma.end
     ))?;
-    let object_name = vma.object.map(|object| object.name());
+    let object_name = vma.object.map(|(_, name)| name);
     let name = match &object_name {
         Some(name) => name.as_bytes(),
         None => match vma.kind {

@@ -90,7 +90,7 @@ pub fn next_file(pid: u32, from: u32) -> Option<u32> {
 
 /// The first thread of process `pid` with a number from `from` up.
 pub fn next_thread(pid: u32, from: u32) -> Option<u32> {
-    table::process(pid)?.thread_numbers().filter(|&tid| tid >= from).min()
+    table::process(pid)?.next_thread(from)
 }
 
 /// The permissions of the link for descriptor `fd`: how the file is open.
@@ -111,7 +111,7 @@ pub fn link_target(node: Node) -> Result<Arc<Dentry>, Errno> {
         |pid| table::process(pid).and_then(|process| process.context()).ok_or(Errno::ENOENT);
     match node {
         Node::Exe(pid) => {
-            let program = table::process(pid).and_then(|process| process.program());
+            let program = table::process(pid).and_then(|process| process.executable());
             program.map(|file| file.dentry().clone()).ok_or(Errno::ENOENT)
         }
         Node::Cwd(pid) => Ok(context(pid)?.current()),
@@ -157,7 +157,8 @@ pub fn text(pid: u32, tid: u32, file: ProcessFile) -> Result<Text, Errno> {
 /// # Errors
 /// `ESRCH` if it is gone.
 pub fn set_name(pid: u32, tid: u32, name: &[u8]) -> Result<(), Errno> {
-    thread(&process(pid)?, tid)?.ok_or(Errno::ESRCH)?.set_name(name);
+    let process = process(pid)?;
+    thread(&process, tid)?.ok_or(Errno::ESRCH)?.set_name(name);
     Ok(())
 }
 
@@ -343,7 +344,7 @@ fn stat(
     ))?;
     text.put(format_args!(
         "0 0 {} {} {} {} {} 0\n",
-        image.brk,
+        stats.as_ref().map_or(0, |stats| stats.brk_start),
         image.args.0,
         image.args.1,
         image.env.0,
@@ -398,7 +399,7 @@ fn status(
     let cpus = thread.map_or(1, |thread| thread.affinity().0);
     text.put(format_args!(
         "NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\nCpus_allowed:\t{cpus:x}\n",
-        u32::from(process.has_no_new_privileges()),
+        u32::from(process.no_new_privs()),
     ))?;
     let usage = match thread {
         Some(thread) => Usage::of_thread(thread),

@@ -35,7 +35,7 @@ pub fn close_range(first: usize, last: usize, flags: u32) -> Result<usize> {
     }
     if flags & UNSHARE != 0 {
         let copy = files()?.fork()?;
-        drop(current().process().replace_files(copy));
+        drop(current().process().replace_files(Some(copy)));
     }
     files()?.close_range(first, last, flags & CLOEXEC != 0);
     Ok(0)

@@ -18,7 +18,7 @@ use mm::Errno;
 use crate::arch::usercopy::read_cstr;
 use crate::fs::dentry::{Dentry, PATH_MAX};
 use crate::fs::path::{Walk, walk};
-use crate::fs::{FdTable, File, FsContext, root};
+use crate::fs::{FdTable, File, FsContext, open_program as open_program_file, root};
 use crate::task::limits::Resource;
 use crate::task::thread::current;
 
@@ -202,6 +202,22 @@ fn existing_at(directory: i32, address: usize, flags: u32, follow: bool) -> Resu
         return start_of(directory, &path);
     }
     walk_at(directory, &path, follow)?.existing()
+}
+
+/// Opens the program that the path at `address`, seen from `directory`, leads
+/// to, for `execveat` with these flags. Returns the path too.
+pub fn open_program(directory: i32, address: usize, flags: u32) -> Result<(Arc<File>, Vec<u8>)> {
+    check_flags(flags, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW)?;
+    let path = read_path(address, flags)?;
+    let dentry = if path.is_empty() {
+        start_of(directory, &path)?
+    } else {
+        walk_at(directory, &path, flags & AT_SYMLINK_NOFOLLOW == 0)?.existing()?
+    };
+    if dentry.inode.is_symlink() {
+        return Err(Errno::ELOOP);
+    }
+    Ok((open_program_file(dentry)?, path))
 }
 
 /// `EINVAL` if `flags` has any that are not in `known`.
