@@ -388,7 +388,6 @@ impl<A: Adapter> Avl<A> {
     }
 }
 
-#[cfg(any(test, feature = "sim"))]
 impl<A: Adapter> Avl<A> {
     /// The first node in order.
     pub(crate) fn first(&self) -> Option<Node<A>> {
@@ -411,7 +410,8 @@ impl<A: Adapter> Avl<A> {
     }
 
     /// Checks links, heights and summaries of the whole tree, and that `count`
-    /// nodes are in it. For tests: it visits every node, recursively.
+    /// nodes are in it. For checks: it visits every node,
+    /// recursively.
     pub(crate) fn verify(&self, count: usize) {
         if let Some(root) = self.root() {
             assert_eq!(A::links(&root).parent(), None, "the root hangs from a node");

@@ -123,6 +123,8 @@ pub use frame::{Frame, FrameKind, InitError, MAX_ORDER, OwnedFrame};
 pub use memory::{Memory, Overcommit, PhysRange, Sysctl};
 pub use object::{MAX_OBJECT_SIZE, ObjectError, ObjectName, ObjectRef};
 pub use platform::{CpuSet, MAX_CPUS, PhysAddr, Platform, TlbFlush};
+#[cfg(any(test, feature = "sim"))]
+pub use space::verify_all;
 pub use space::{
     AddressSpace, FaultAccess, FaultError, Limits, MappedFile, MmapRequest, SpaceError, SpaceStats,
     VmaInfo, VmaKind,

@@ -46,6 +46,7 @@ mod gather;
 mod moves;
 mod split;
 mod table;
+mod verify;
 mod walk;
 
 #[cfg(test)]
@@ -57,6 +58,7 @@ pub(crate) use entry::{Entry, EntryFlags};
 pub(crate) use gather::TlbGather;
 pub(crate) use moves::TableMove;
 pub(crate) use table::{Level, Slot};
+pub(crate) use verify::Visit;
 
 use table::{ENTRIES, Table};
 

@@ -149,6 +149,11 @@ impl AnonVma {
         }
     }
 
+    /// The anon_vmas that `vma` is chained to, newest first.
+    pub(crate) fn chain_of(vma: Ref<Vma>) -> impl Iterator<Item = Ref<AnonVma>> {
+        chain::chain(vma).map(|(_, anon_vma)| anon_vma)
+    }
+
     /// How many VMAs put their new pages here.
     pub(crate) fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)

@@ -13,6 +13,7 @@
 //! | `account.rs` | limits, counters, the commit charge |
 //! | `zap.rs` | taking pages out |
 //! | `inspect.rs` | what `/proc` shows |
+//! | `verify/` | what always holds, checked |
 //!
 //! # Prepare, then commit
 //!
@@ -45,6 +46,7 @@ mod munmap;
 mod place;
 mod populate;
 mod stack;
+mod verify;
 mod zap;
 
 #[cfg(test)]
@@ -55,6 +57,8 @@ pub use error::{FaultError, SpaceError};
 pub use fault::FaultAccess;
 pub use inspect::{VmaInfo, VmaKind};
 pub use mmap::{MappedFile, MmapRequest};
+#[cfg(any(test, feature = "sim"))]
+pub use verify::verify_all;
 
 use core::mem::ManuallyDrop;
 

@@ -278,7 +278,6 @@ fn gap_before(vma: &Vma) -> usize {
     vma.guarded_start().saturating_sub(free_from)
 }
 
-#[cfg(any(test, feature = "sim"))]
 impl VmaTree {
     /// Checks everything that is to hold for the tree, but nothing of `rmap`.
     ///

@@ -1,0 +1,116 @@
+//! Checks across all address spaces of a machine.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::paging::Visit;
+use crate::rmap::{self, AnonVma};
+use crate::slab::Ref;
+use crate::vma::Vma;
+use crate::{AddressSpace, FrameKind, Pfn, Platform, VmaFlags};
+
+/// Where a page is mapped: address space and address.
+type Place = (usize, usize);
+
+/// Checks all address spaces of one machine, each on its own as
+/// [`AddressSpace::verify`] does, and together: that no two have a page table
+/// in common, that a page counts as many mappings as it has and its reverse
+/// mapping finds exactly those, that pages, tables and the crate's own objects
+/// are all accounted for, and the commit charge.
+///
+/// `spaces` are all that there are. Nobody is changing them.
+///
+/// # Panics
+///
+/// When something does not hold.
+pub fn verify_all<P: Platform>(spaces: &[&AddressSpace<'_, P>]) {
+    let Some(first) = spaces.first() else { return };
+    let mem = first.mem;
+    let mut vmas: Vec<Ref<Vma>> = Vec::new();
+    let mut tables: HashSet<Pfn> = HashSet::new();
+    let mut places: HashMap<Pfn, Vec<Place>> = HashMap::new();
+    for space in spaces {
+        space.verify();
+        vmas.extend(space.mmap.read().vmas.iter());
+        let mut own = |pfn| assert!(tables.insert(pfn), "{pfn:?}: a page table in two places");
+        own(Pfn::containing(space.root()));
+        space.tables.verify(mem, |visit| match visit {
+            Visit::Table { pfn, .. } => own(pfn),
+            Visit::Leaf { addr, entry, .. } if !entry.is_special() => {
+                let place = (space.id(), addr);
+                places.entry(entry.pfn()).or_default().push(place);
+            }
+            Visit::Leaf { .. } => {}
+        });
+    }
+    rmap::verify_all(vmas.iter().copied());
+    verify_objects(mem, &vmas);
+
+    let mut anon = 0;
+    for (&pfn, places) in &places {
+        let record = mem.frame(pfn);
+        assert_eq!(
+            record.mapcount() as usize,
+            places.len(),
+            "{record:?} is mapped at {places:x?}"
+        );
+        if record.kind() == FrameKind::Anon {
+            anon += 1;
+            let mut found = walk(mem, &vmas, pfn);
+            let mut places = places.clone();
+            found.sort_unstable();
+            places.sort_unstable();
+            // Places where the page is not are found as well.
+            found.retain(|place| places.binary_search(place).is_ok());
+            assert_eq!(
+                found, places,
+                "where the reverse mapping finds {record:?}, and where it is"
+            );
+        }
+    }
+    assert_eq!(
+        mem.count_frames(FrameKind::Anon),
+        anon,
+        "private pages lost"
+    );
+    assert_eq!(
+        mem.count_frames(FrameKind::Table),
+        tables.len(),
+        "page tables lost"
+    );
+    let charged = |vma: &&Ref<Vma>| vma.flags().contains(VmaFlags::ACCOUNT);
+    let committed: usize = vmas.iter().filter(charged).map(|vma| vma.pages()).sum();
+    assert_eq!(mem.committed(), committed, "commit charge");
+}
+
+/// Where the reverse mapping says that a private page may be.
+fn walk<P: Platform>(mem: &crate::Memory<P>, vmas: &[Ref<Vma>], pfn: Pfn) -> Vec<Place> {
+    let record = mem.frame(pfn);
+    // SAFETY: only `AnonVma::to_mapping` sets the mapping of a private page.
+    let anon_vma = unsafe { AnonVma::from_mapping(record.mapping()) };
+    let mut found = Vec::new();
+    if let Some(anon_vma) = anon_vma {
+        AnonVma::walk(anon_vma, record.index(), record.index(), |vma| {
+            assert!(vmas.contains(&vma), "{vma:?} is nobody's");
+            let addr = vma.address_of(record.index());
+            found.extend(addr.map(|addr| (vma.space(), addr)));
+            true
+        });
+    }
+    found
+}
+
+/// Checks that the crate's own objects are those that the VMAs need.
+fn verify_objects<P: Platform>(mem: &crate::Memory<P>, vmas: &[Ref<Vma>]) {
+    let links: usize = vmas.iter().map(|vma| vma.chain_len()).sum();
+    let mut anon_vmas = HashSet::new();
+    for &vma in vmas {
+        for anon_vma in AnonVma::chain_of(vma) {
+            anon_vmas.insert(anon_vma);
+            anon_vmas.insert(AnonVma::root(anon_vma));
+        }
+    }
+    let arenas = &mem.arenas;
+    assert_eq!(arenas.vmas.in_use(), vmas.len(), "VMAs lost");
+    assert_eq!(arenas.avcs.in_use(), links, "chain links lost");
+    assert_eq!(arenas.anon_vmas.in_use(), anon_vmas.len(), "anon_vmas lost");
+}

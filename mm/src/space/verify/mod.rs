@@ -1,0 +1,211 @@
+//! What always holds in an address space that nobody is changing, checked.
+//!
+//! [`AddressSpace::verify`] looks at one address space, allocates nothing, and
+//! can be called from a kernel's debugger. [`verify_all`] looks at all of a
+//! machine's together, for what one alone cannot tell: that counts of mappings
+//! are right, that the reverse mapping finds every mapping, and that nothing
+//! is lost.
+
+#[cfg(any(test, feature = "sim"))]
+mod machine;
+#[cfg(test)]
+mod tests;
+
+#[cfg(any(test, feature = "sim"))]
+pub use machine::verify_all;
+
+use super::account::{Resident, ResidentKind, Totals};
+use super::fault::page_protection;
+use super::{AddressSpace, State};
+use crate::paging::{Entry, EntryFlags, Level, Visit};
+use crate::rmap::AnonVma;
+use crate::slab::Ref;
+use crate::vma::Vma;
+use crate::{Frame, FrameKind, Platform, TASK_SIZE, VmaFlags};
+
+impl<P: Platform> AddressSpace<'_, P> {
+    /// Checks the address space from end to end: the tree of its VMAs, its page
+    /// tables, that every page belongs to a VMA and is mapped as that allows,
+    /// that each page's record says where the page is, and the counters.
+    ///
+    /// Nobody else may be changing the address space, or one that it shares
+    /// pages with by fork.
+    ///
+    /// # Panics
+    ///
+    /// When something does not hold.
+    pub fn verify(&self) {
+        let state = self.mmap.read();
+        state.vmas.verify();
+        self.verify_totals(&state);
+        let resident = Resident::default();
+        self.tables.verify(self.mem, |visit| match visit {
+            Visit::Table { start, end, .. } => {
+                let needed = state.vmas.find(start).is_some_and(|vma| vma.start() < end);
+                assert!(
+                    needed,
+                    "a page table for {start:#x}..{end:#x}, where nothing is mapped"
+                );
+            }
+            Visit::Leaf { addr, level, entry } => {
+                assert!(
+                    level == Level::Pte && entry.maps_page(),
+                    "{entry:?} at {addr:#x}"
+                );
+                let vma = state.vmas.lookup(addr);
+                let Some(vma) = vma else {
+                    panic!("a page at {addr:#x}, where nothing is mapped");
+                };
+                if let Some(kind) = self.verify_page(vma, addr, entry) {
+                    resident.add(kind, 1);
+                }
+            }
+        });
+        assert_eq!(
+            (self.resident.anon(), self.resident.object()),
+            (resident.anon(), resident.object()),
+            "resident pages counted and found (private, objects')"
+        );
+    }
+
+    /// Checks each VMA on its own, and the counters of their sizes.
+    fn verify_totals(&self, state: &State) {
+        let mut totals = Totals::default();
+        for vma in state.vmas.iter() {
+            let flags = vma.flags();
+            assert_eq!(vma.space(), self.id(), "{vma:?} is another space's");
+            assert!(vma.end() <= TASK_SIZE, "{vma:?} ends beyond user space");
+            assert!(
+                !flags.contains(VmaFlags::SHARED) || vma.object().is_some(),
+                "{vma:?} shares nothing"
+            );
+            verify_chain(vma);
+            totals.add(flags, vma.pages());
+            totals.lock(flags, vma.pages());
+        }
+        let peak = state.totals.peak;
+        assert!(peak >= state.totals.total, "less at the peak than now");
+        assert_eq!(state.totals, Totals { peak, ..totals }, "sizes of all VMAs");
+    }
+
+    /// Checks the entry that maps a page of `vma`, and the page's record.
+    /// Returns as what it counts.
+    fn verify_page(&self, vma: Ref<Vma>, addr: usize, entry: Entry) -> Option<ResidentKind> {
+        let flags = vma.flags();
+        let shared = flags.contains(VmaFlags::MAY_SHARE);
+        let fixed = EntryFlags::PRESENT
+            | EntryFlags::PROT_NONE
+            | EntryFlags::USER
+            | EntryFlags::NO_EXEC
+            | EntryFlags::HUGE;
+        assert_eq!(
+            entry.flags() & fixed,
+            page_protection(flags),
+            "protection of the page at {addr:#x} in {vma:?}"
+        );
+        assert!(
+            !entry.is_writable() || flags.contains(VmaFlags::WRITE),
+            "the page at {addr:#x} in {vma:?} can be written"
+        );
+        if entry.is_special() {
+            assert!(
+                entry.pfn() == self.mem.zero_page() && !entry.is_writable(),
+                "{entry:?} at {addr:#x} is not the zero page"
+            );
+            assert!(
+                vma.object().is_none(),
+                "the zero page at {addr:#x} in {vma:?} hides an object"
+            );
+            return None;
+        }
+        let record = self.mem.frame(entry.pfn());
+        match record.kind() {
+            FrameKind::Anon if !shared => {
+                verify_anon(vma, addr, record);
+                assert!(
+                    !entry.is_writable() || record.mapcount() == 1,
+                    "the page at {addr:#x} can be written, but is mapped elsewhere too: {record:?}"
+                );
+            }
+            FrameKind::Object => {
+                verify_object(vma, addr, record);
+                assert!(
+                    !entry.is_writable() || shared,
+                    "the object's page at {addr:#x} in {vma:?} can be written"
+                );
+            }
+            _ => panic!("{record:?} is mapped at {addr:#x} in {vma:?}"),
+        }
+        Some(ResidentKind::of(record))
+    }
+}
+
+/// Checks the chain of anon_vmas of one VMA.
+fn verify_chain(vma: Ref<Vma>) {
+    let Some(own) = vma.anon_vma() else {
+        assert_eq!(
+            vma.chain_len(),
+            0,
+            "{vma:?} is chained, but has no anon_vma"
+        );
+        return;
+    };
+    let root = AnonVma::root(own);
+    assert!(
+        AnonVma::chain_of(vma).all(|member| AnonVma::root(member) == root),
+        "{vma:?} is chained to two families"
+    );
+    assert!(
+        AnonVma::chain_of(vma).any(|member| member == own),
+        "{vma:?} is not chained to its anon_vma"
+    );
+    assert_eq!(
+        AnonVma::chain_of(vma).last(),
+        Some(root),
+        "{vma:?}: the root is not the oldest"
+    );
+}
+
+/// Checks that the record of a private page leads back to where it is mapped.
+fn verify_anon(vma: Ref<Vma>, addr: usize, record: &Frame) {
+    // SAFETY: only `AnonVma::to_mapping` sets the mapping of a private page.
+    let anon_vma = unsafe { AnonVma::from_mapping(record.mapping()) };
+    let Some(anon_vma) = anon_vma else {
+        panic!("the private page at {addr:#x} in {vma:?} has no anon_vma");
+    };
+    assert!(
+        AnonVma::chain_of(vma).any(|member| member == anon_vma),
+        "{vma:?} is not chained to the anon_vma of its page at {addr:#x}"
+    );
+    assert_eq!(
+        record.index(),
+        vma.index_of(addr),
+        "index of the private page at {addr:#x} in {vma:?}"
+    );
+    assert_eq!(
+        record.refcount(),
+        record.mapcount(),
+        "references to the private page at {addr:#x}, and mappings of it"
+    );
+}
+
+/// Checks that a page of an object is that of the VMA's object, in its place.
+fn verify_object(vma: Ref<Vma>, addr: usize, record: &Frame) {
+    let Some(object) = vma.object() else {
+        panic!("an object's page at {addr:#x} in {vma:?}");
+    };
+    // A page that the object has lost stays mapped.
+    let kept = record.mapping() != 0;
+    if kept {
+        assert_eq!(
+            (record.mapping(), record.index()),
+            (object.as_usize(), vma.index_of(addr)),
+            "object and index of the page at {addr:#x} in {vma:?}"
+        );
+    }
+    assert_eq!(
+        record.refcount(),
+        record.mapcount() + u32::from(kept),
+        "references to the object's page at {addr:#x}, and mappings of it"
+    );
+}
