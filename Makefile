@@ -40,8 +40,7 @@ ENV :=
 # `bootloader`'s build script would hand down to the Cargo that it calls.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 unexport CARGO_TARGET_DIR
-export RUSTC_BOOTSTRAP := 1
-unexport RUSTFLAGS CARGO_BUILD_TARGET RUSTUP_TOOLCHAIN
+unexport RUSTFLAGS CARGO_BUILD_TARGET RUSTUP_TOOLCHAIN RUSTC_BOOTSTRAP
 
 CONFIG := build/config.mk
 IMAGES := build/images
@@ -55,14 +54,20 @@ ifeq ($(filter clean help setup,$(or $(MAKECMDGOALS),help)),)
 include $(CONFIG)
 endif
 
+# The kernel allocates fallibly, and `bootloader` builds a `core` of its own: both
+# need unstable features. Nothing else may.
+HOST_CRATES := -p mm -p boot -p tests
+UNSTABLE := RUSTC_BOOTSTRAP=1
 KERNEL_CARGO := --release -p kernel --target x86_64-target.json -Zjson-target-spec \
 	-Zbuild-std=core,alloc,compiler_builtins -Zbuild-std-features=compiler-builtins-mem
 GUEST_CARGO := --release -p tests --target x86_64-unknown-linux-gnu
-GUEST_FLAGS := -C target-feature=+crt-static -C relocation-model=pic
-
+GUEST_FLAGS := -C target-feature=+crt-static
 cargo = cargo $(1) --target-dir $(TARGET) $(2)
+guest_cargo = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$(1)" cargo $(2) $(GUEST_CARGO)
 
-.PHONY: help setup run test bench lint doc kernel boot image guests clean
+RUNNER = $(GUESTS)/runner --boot $(BOOT) --images $(IMAGES) --guests $(GUESTS) --build build --scripts tests/scripts
+
+.PHONY: help setup run test bench lint doc kernel boot image guests fixed-guests c-guests selftests clean
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -75,16 +80,13 @@ $(CONFIG): scripts/setup.sh rust-toolchain.toml
 # ---- building -------------------------------------------------------------------
 
 kernel:
-	@$(call cargo,build,$(KERNEL_CARGO))
+	@$(UNSTABLE) $(call cargo,build,$(KERNEL_CARGO))
 
 # BOOT may name a tool that is built already.
 boot:
 ifeq ($(origin BOOT),file)
-	@$(call cargo,build,-p boot)
+	@$(UNSTABLE) $(call cargo,build,-p boot)
 endif
-
-guests:
-	@CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$(GUEST_FLAGS)" $(call cargo,build,$(GUEST_CARGO))
 
 # BIOS reads the disk slowly: the kernel goes there without its debug information.
 image: kernel boot
@@ -95,6 +97,32 @@ image: kernel boot
 		touch $(IMAGES)/stamp; \
 	fi
 
+# Programs for the guest, and what runs them: static and position independent.
+guests:
+	@$(call guest_cargo,$(GUEST_FLAGS),build) --target-dir $(TARGET)
+
+# Some of them once more, at a fixed address.
+fixed-guests:
+	@$(call guest_cargo,$(GUEST_FLAGS) -C relocation-model=static,build) --target-dir $(TARGET)/fixed \
+		--bin cases --bin threads
+	@mkdir -p build/exec
+	@cp -u $(addprefix $(TARGET)/fixed/x86_64-unknown-linux-gnu/release/,cases threads) build/exec
+
+# Programs in C, with both C libraries.
+C_GUESTS := $(basename $(notdir $(wildcard tests/c/*.c)))
+c-guests: $(foreach libc,glibc musl,$(addprefix build/c/$(libc)/,$(C_GUESTS)))
+
+build/c/glibc/%: tests/c/%.c
+	@mkdir -p $(@D)
+	@gcc -static -O2 -Wall -Wextra -pthread -o $@ $< -lm
+
+build/c/musl/%: tests/c/%.c
+	@mkdir -p $(@D)
+	@musl-gcc -static -O2 -Wall -Wextra -pthread -o $@ $< -lm
+
+selftests:
+	@DEBIAN=build/debian tests/scripts/fetch-selftests.sh >&2
+
 # ---- using ----------------------------------------------------------------------
 
 # `value` keeps make from expanding the dollar signs of what the user gave.
@@ -103,6 +131,28 @@ run: image $(if $(value PROG),,guests)
 	exec $(BOOT) run --images $(IMAGES) --firmware $(FIRMWARE) --smp $(SMP) --mem $(MEM) --cpu $(CPU) \
 		--timeout $(TIMEOUT) $(if $(filter-out 0,$(ICOUNT)),--icount) "$$@" \
 		-- $(if $(value PROG),$(value PROG),$(TOUR)) $(value ARGS)
+
+test: image guests fixed-guests c-guests selftests
+	@scripts/totals.sh \
+		"$(call cargo,test,-q -p mm)" \
+		"$(UNSTABLE) $(call cargo,test,-q -p boot)" \
+		"$(call guest_cargo,$(GUEST_FLAGS),test) -q --target-dir $(TARGET) --lib --bin runner" \
+		"$(RUNNER) test $(value ARGS)"
+
+bench: image guests
+	@$(RUNNER) bench $(value ARGS)
+
+lint: boot
+	cargo fmt --all --check
+	$(UNSTABLE) $(call cargo,clippy,$(HOST_CRATES) --all-targets) -- -D warnings
+	$(UNSTABLE) $(call cargo,clippy,$(KERNEL_CARGO)) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(UNSTABLE) $(call cargo,doc,--no-deps --document-private-items $(HOST_CRATES))
+	RUSTDOCFLAGS="-D warnings" $(UNSTABLE) $(call cargo,doc,--no-deps --document-private-items $(KERNEL_CARGO))
+
+doc: boot
+	@$(UNSTABLE) $(call cargo,doc,--no-deps $(HOST_CRATES))
+	@$(UNSTABLE) $(call cargo,doc,--no-deps --document-private-items $(KERNEL_CARGO))
+	@echo "$(TARGET)/doc/mm/index.html and $(TARGET)/x86_64-target/doc/kernel/index.html"
 
 clean:
 	rm -rf $(TARGET) build
