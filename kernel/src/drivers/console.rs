@@ -8,6 +8,7 @@
 
 use crate::arch::irq::IrqMutex;
 use crate::drivers::serial;
+use crate::fs::tty;
 use crate::task::wait::WaitQueue;
 
 const DLE: u8 = 0x10;
@@ -17,13 +18,8 @@ const RING_SIZE: usize = 4096;
 /// Woken when a byte has arrived or the input has ended.
 pub static READERS: WaitQueue = WaitQueue::new();
 
-static INPUT: IrqMutex<Input> = IrqMutex::new(Input {
-    ring: [0; RING_SIZE],
-    start: 0,
-    len: 0,
-    escaped: false,
-    ended: false,
-});
+static INPUT: IrqMutex<Input> =
+    IrqMutex::new(Input { ring: [0; RING_SIZE], start: 0, len: 0, escaped: false, ended: false });
 
 struct Input {
     ring: [u8; RING_SIZE],
@@ -77,6 +73,7 @@ pub fn init() {
 pub fn on_interrupt() {
     INPUT.lock().drain_port();
     READERS.wake_all();
+    tty::input_arrived();
 }
 
 /// Sends `bytes` unchanged.

@@ -183,12 +183,7 @@ fn store_file(
     Ok(())
 }
 
-fn copy_contents(
-    inode: &Inode,
-    data: fw_cfg::File,
-    offset: usize,
-    size: usize,
-) -> Result<(), Errno> {
+fn copy_contents(inode: &Inode, data: fw_cfg::File, offset: usize, size: usize) -> Result<(), Errno> {
     let Body::Regular(contents) = &inode.body else {
         return Err(Errno::EINVAL);
     };

@@ -61,11 +61,7 @@ impl Dentry {
     ///
     /// # Errors
     /// `ENOMEM`.
-    pub fn new_mount(
-        parent: &Arc<Dentry>,
-        name: &[u8],
-        inode: Arc<Inode>,
-    ) -> Result<Arc<Dentry>, Errno> {
+    pub fn new_mount(parent: &Arc<Dentry>, name: &[u8], inode: Arc<Inode>) -> Result<Arc<Dentry>, Errno> {
         Dentry::build(Some(parent.clone()), name, inode, true)
     }
 

@@ -179,9 +179,10 @@ impl FileOps for Epoll {
         let interests = self.interests.lock();
         let ready = interests.iter().any(|interest| {
             let wanted = Events::from_bits_truncate(interest.event.events);
-            interest.file.upgrade().is_some_and(|file| {
-                !interest.disabled && file.ops().poll(&file).events.intersects(wanted)
-            })
+            interest
+                .file
+                .upgrade()
+                .is_some_and(|file| !interest.disabled && file.ops().poll(&file).events.intersects(wanted))
         });
         let events = if ready { Events::IN | Events::RDNORM } else { Events::empty() };
         Readiness::always(events)

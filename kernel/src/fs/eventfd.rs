@@ -42,11 +42,7 @@ impl EventFd {
     }
 
     /// Calls `attempt` until it succeeds, waiting in between.
-    fn retry<T>(
-        &self,
-        file: &File,
-        mut attempt: impl FnMut() -> Option<T>,
-    ) -> Result<T, Errno> {
+    fn retry<T>(&self, file: &File, mut attempt: impl FnMut() -> Option<T>) -> Result<T, Errno> {
         let result = match attempt() {
             Some(result) => result,
             None if file.nonblocking() => return Err(Errno::EAGAIN),
@@ -97,11 +93,7 @@ impl FileOps for EventFd {
 pub fn new_file(initial: u32, semaphore: bool, flags: u32) -> Result<Arc<File>, Errno> {
     let inode = Inode::new(FileSystem::Anonymous, 0o600, 1, Body::Anonymous)?;
     let dentry = Dentry::without_parent(b"anon_inode:[eventfd]", inode)?;
-    let counter = EventFd {
-        counter: Mutex::new(initial.into()),
-        semaphore,
-        waiters: WaitQueue::new(),
-        stamp: Stamp::new(),
-    };
+    let counter =
+        EventFd { counter: Mutex::new(initial.into()), semaphore, waiters: WaitQueue::new(), stamp: Stamp::new() };
     File::new(dentry, counter, flags | O_RDWR)
 }

@@ -10,6 +10,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use mm::Errno;
 
+use super::Object;
 use super::dentry::Dentry;
 use super::epoll::Epoll;
 use super::inode::{Body, Inode};
@@ -17,7 +18,6 @@ use super::io::{Sink, Source};
 use super::pipe::Pipe;
 use super::poll::{Events, Readiness};
 use super::sleep_lock::SleepLock;
-use super::Object;
 
 /// Flags of `open`, as the ABI numbers them.
 pub mod flags {
@@ -169,15 +169,10 @@ impl File {
     ///
     /// # Errors
     /// `ENOMEM`.
-    pub fn new<T: FileOps + 'static>(
-        dentry: Arc<Dentry>,
-        ops: T,
-        flags: u32,
-    ) -> Result<Arc<File>, Errno> {
+    pub fn new<T: FileOps + 'static>(dentry: Arc<Dentry>, ops: T, flags: u32) -> Result<Arc<File>, Errno> {
         let ops: Box<dyn FileOps> = Box::try_new(ops).map_err(|_| Errno::ENOMEM)?;
         let flags = AtomicU32::new(flags & !TRANSIENT | O_LARGEFILE);
-        Arc::try_new(File { dentry, ops, flags, position: SleepLock::new(0) })
-            .map_err(|_| Errno::ENOMEM)
+        Arc::try_new(File { dentry, ops, flags, position: SleepLock::new(0) }).map_err(|_| Errno::ENOMEM)
     }
 
     /// An `O_PATH` file of `dentry`.

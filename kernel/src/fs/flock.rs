@@ -66,9 +66,7 @@ fn attempt(file: &File, lock: Lock) -> Option<Result<(), Errno>> {
     let inode = (file.inode().file_system, file.inode().number);
     let mut locks = LOCKS.lock();
     let conflict = locks.iter().any(|held| {
-        held.inode == inode
-            && held.owner != owner
-            && (lock == Lock::Exclusive || held.lock == Lock::Exclusive)
+        held.inode == inode && held.owner != owner && (lock == Lock::Exclusive || held.lock == Lock::Exclusive)
     });
     if conflict {
         return None;

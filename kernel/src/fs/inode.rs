@@ -128,12 +128,7 @@ impl Inode {
     ///
     /// # Errors
     /// `ENOMEM`.
-    pub fn new(
-        file_system: FileSystem,
-        mode: u32,
-        links: u32,
-        body: Body,
-    ) -> Result<Arc<Inode>, Errno> {
+    pub fn new(file_system: FileSystem, mode: u32, links: u32, body: Body) -> Result<Arc<Inode>, Errno> {
         Inode::with_number(next_number(), file_system, mode, links, body)
     }
 

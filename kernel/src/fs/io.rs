@@ -10,7 +10,7 @@
 use alloc::vec::Vec;
 use mm::{Errno, PAGE_SIZE, TASK_SIZE};
 
-use crate::arch::usercopy::{copy_from_user, copy_to_user};
+use crate::arch::usercopy::{copy_from_user, copy_to_user, read_user};
 
 /// The most bytes one call transfers (Linux's `MAX_RW_COUNT`).
 pub const MAX_TRANSFER: usize = 0x7fff_f000;
@@ -55,10 +55,7 @@ impl Pieces {
         rest.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
         let mut remaining = 0;
         for index in 0..count {
-            let mut raw = [0; 16];
-            copy_from_user(&mut raw, list.wrapping_add(index * 16))?;
-            let base = read_word(&raw, 0);
-            let len = read_word(&raw, 8);
+            let [base, len]: [usize; 2] = read_user(list.wrapping_add(index * 16))?;
             if len > isize::MAX as usize {
                 return Err(Errno::EINVAL);
             }
@@ -96,12 +93,6 @@ fn check_range(base: usize, len: usize) -> Result<(), Errno> {
         Some(end) if end <= TASK_SIZE => Ok(()),
         _ => Err(Errno::EFAULT),
     }
-}
-
-fn read_word(bytes: &[u8; 16], at: usize) -> usize {
-    let mut word = [0; 8];
-    word.copy_from_slice(&bytes[at..at + 8]);
-    usize::from_le_bytes(word)
 }
 
 /// Where the bytes of a read go.

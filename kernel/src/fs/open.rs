@@ -17,12 +17,7 @@ use super::tmpfs::{self, DirectoryFile, RegularFile};
 ///
 /// # Errors
 /// Those of `open(2)`.
-pub fn open(
-    start: &Arc<Dentry>,
-    path: &[u8],
-    flags: u32,
-    permissions: u32,
-) -> Result<Arc<File>, Errno> {
+pub fn open(start: &Arc<Dentry>, path: &[u8], flags: u32, permissions: u32) -> Result<Arc<File>, Errno> {
     if flags & O_TMPFILE == O_TMPFILE {
         return open_unnamed(start, path, flags, permissions);
     }
@@ -92,12 +87,7 @@ pub fn open_inode(dentry: Arc<Dentry>, flags: u32) -> Result<Arc<File>, Errno> {
 
 /// `O_TMPFILE`: a regular file without a name; `path` only says in which file
 /// system.
-fn open_unnamed(
-    start: &Arc<Dentry>,
-    path: &[u8],
-    flags: u32,
-    permissions: u32,
-) -> Result<Arc<File>, Errno> {
+fn open_unnamed(start: &Arc<Dentry>, path: &[u8], flags: u32, permissions: u32) -> Result<Arc<File>, Errno> {
     if flags & O_ACCMODE == 0 {
         return Err(Errno::EINVAL);
     }

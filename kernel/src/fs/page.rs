@@ -32,9 +32,7 @@ impl Page {
             // SAFETY: the direct map keeps every frame mapped and readable for
             // good; the frame is ours alone until drop, and `&self` keeps
             // `bytes_mut` away.
-            Some(frame) => unsafe {
-                core::slice::from_raw_parts(memory().page_ptr(frame.pfn()), PAGE_SIZE)
-            },
+            Some(frame) => unsafe { core::slice::from_raw_parts(memory().page_ptr(frame.pfn()), PAGE_SIZE) },
             None => &[],
         }
     }
@@ -44,9 +42,7 @@ impl Page {
         match &self.frame {
             // SAFETY: as in `bytes`; the direct map is writable, and `&mut
             // self` makes this the only reference.
-            Some(frame) => unsafe {
-                core::slice::from_raw_parts_mut(memory().page_ptr(frame.pfn()), PAGE_SIZE)
-            },
+            Some(frame) => unsafe { core::slice::from_raw_parts_mut(memory().page_ptr(frame.pfn()), PAGE_SIZE) },
             None => &mut [],
         }
     }

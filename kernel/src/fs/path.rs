@@ -32,8 +32,7 @@ impl FsContext {
     /// `ENOMEM`.
     pub fn new(root: Arc<Dentry>) -> Result<Arc<FsContext>, Errno> {
         let current = Mutex::new(root.clone());
-        Arc::try_new(FsContext { root, current, umask: AtomicU32::new(0o022) })
-            .map_err(|_| Errno::ENOMEM)
+        Arc::try_new(FsContext { root, current, umask: AtomicU32::new(0o022) }).map_err(|_| Errno::ENOMEM)
     }
 
     /// A copy, as `fork` makes it.
@@ -146,12 +145,7 @@ fn look_up(directory: &Arc<Dentry>, name: &[u8]) -> Result<Option<Arc<Dentry>>, 
 /// # Errors
 /// `ENOENT` for an empty path or a missing directory on the way, `ENOTDIR`,
 /// `ELOOP`, `ENAMETOOLONG`, `ENOMEM`.
-pub fn walk(
-    root: &Arc<Dentry>,
-    start: &Arc<Dentry>,
-    path: &[u8],
-    follow: bool,
-) -> Result<Walk, Errno> {
+pub fn walk(root: &Arc<Dentry>, start: &Arc<Dentry>, path: &[u8], follow: bool) -> Result<Walk, Errno> {
     if path.is_empty() {
         return Err(Errno::ENOENT);
     }
@@ -230,13 +224,10 @@ pub fn walk(
             Followed::Jump(place) => {
                 at = place;
                 special = Special::Jump;
-                let rest = copy_bytes(left.strip_prefix(b"/").unwrap_or(left))?;
-                expanded = rest;
-                left = &expanded;
                 if !left.is_empty() && !at.inode.is_directory() {
                     return Err(Errno::ENOTDIR);
                 }
-                left = trim_slashes(&expanded);
+                left = trim_slashes(left);
             }
         }
     }
@@ -247,12 +238,7 @@ fn trim_slashes(path: &[u8]) -> &[u8] {
     &path[start..]
 }
 
-fn named(
-    parent: Arc<Dentry>,
-    name: &[u8],
-    target: Option<Arc<Dentry>>,
-    wants_directory: bool,
-) -> Result<Walk, Errno> {
+fn named(parent: Arc<Dentry>, name: &[u8], target: Option<Arc<Dentry>>, wants_directory: bool) -> Result<Walk, Errno> {
     Ok(Walk { parent, name: copy_bytes(name)?, target, wants_directory, special: None })
 }
 
@@ -298,13 +284,4 @@ pub fn read_link(link: &Dentry) -> Result<Vec<u8>, Errno> {
         Body::Proc(node) => node.read_link(),
         _ => Err(Errno::EINVAL),
     }
-}
-
-/// What the absolute path `path` leads to.
-///
-/// # Errors
-/// As [`walk`].
-pub fn resolve_absolute(path: &[u8]) -> Result<Arc<Dentry>, Errno> {
-    let root = super::root()?;
-    walk(&root, &root, path, true)?.existing()
 }

@@ -155,8 +155,7 @@ impl Pipe {
             if nonblocking {
                 return Err(Errno::EAGAIN);
             }
-            self.read_queue
-                .wait_until(|| (self.len() > 0 || self.writers() == 0).then_some(()))?;
+            self.read_queue.wait_until(|| (self.len() > 0 || self.writers() == 0).then_some(()))?;
         }
     }
 
@@ -196,12 +195,7 @@ impl Pipe {
 
 /// Fills `count` bytes of a ring page from `start` on, or fewer if the source
 /// faults.
-fn put_in_page(
-    slot: &mut Option<Page>,
-    source: &mut Source<'_>,
-    start: usize,
-    count: usize,
-) -> Result<usize, Errno> {
+fn put_in_page(slot: &mut Option<Page>, source: &mut Source<'_>, start: usize, count: usize) -> Result<usize, Errno> {
     let page = match slot {
         Some(page) => page,
         None => slot.insert(Page::new()?),
@@ -258,8 +252,7 @@ impl FileOps for PipeEnd {
         let mut events = Events::empty();
         if self.reads {
             events.set(Events::IN | Events::RDNORM, self.pipe.len() > 0);
-            let ended = self.pipe.writers() == 0
-                && self.pipe.writer_opens.load(Ordering::Relaxed) > 0;
+            let ended = self.pipe.writers() == 0 && self.pipe.writer_opens.load(Ordering::Relaxed) > 0;
             events.set(Events::HUP, ended);
         }
         if self.writes {

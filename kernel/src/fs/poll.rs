@@ -93,9 +93,6 @@ pub fn changed() {
 ///
 /// # Errors
 /// `ERESTARTSYS` if a signal arrived; those of `ready`.
-pub fn wait<T>(
-    deadline: Option<u64>,
-    mut ready: impl FnMut() -> Result<Option<T>, Errno>,
-) -> Result<Option<T>, Errno> {
+pub fn wait<T>(deadline: Option<u64>, mut ready: impl FnMut() -> Result<Option<T>, Errno>) -> Result<Option<T>, Errno> {
     WATCHERS.wait_deadline(deadline, || ready().transpose())?.transpose()
 }

@@ -26,11 +26,7 @@ unsafe impl<T: Send> Sync for SleepLock<T> {}
 impl<T> SleepLock<T> {
     /// An unlocked lock around `value`.
     pub const fn new(value: T) -> SleepLock<T> {
-        SleepLock {
-            locked: AtomicBool::new(false),
-            waiters: WaitQueue::new(),
-            value: UnsafeCell::new(value),
-        }
+        SleepLock { locked: AtomicBool::new(false), waiters: WaitQueue::new(), value: UnsafeCell::new(value) }
     }
 
     /// Takes the lock, waiting for it if need be.

@@ -73,13 +73,7 @@ impl FdTable {
     ///
     /// # Errors
     /// `EMFILE`, `ENOMEM`.
-    pub fn insert(
-        &self,
-        file: Arc<File>,
-        lowest: usize,
-        close_on_exec: bool,
-        limit: u64,
-    ) -> Result<i32, Errno> {
+    pub fn insert(&self, file: Arc<File>, lowest: usize, close_on_exec: bool, limit: u64) -> Result<i32, Errno> {
         let mut slots = self.slots.lock();
         let free = slots.iter().skip(lowest).position(Option::is_none);
         let index = free.map_or(slots.len().max(lowest), |free| lowest + free);
@@ -179,10 +173,7 @@ impl FdTable {
         let mut at = 0;
         loop {
             let mut slots = self.slots.lock();
-            let found = slots
-                .iter()
-                .skip(at)
-                .position(|slot| slot.as_ref().is_some_and(|slot| slot.close_on_exec));
+            let found = slots.iter().skip(at).position(|slot| slot.as_ref().is_some_and(|slot| slot.close_on_exec));
             let Some(found) = found else { return };
             at += found;
             let slot = slots[at].take();
@@ -194,11 +185,7 @@ impl FdTable {
     /// The lowest open descriptor from `from` up, and its file.
     pub fn next(&self, from: usize) -> Option<(usize, Arc<File>)> {
         let slots = self.slots.lock();
-        slots
-            .iter()
-            .enumerate()
-            .skip(from)
-            .find_map(|(fd, slot)| slot.as_ref().map(|slot| (fd, slot.file.clone())))
+        slots.iter().enumerate().skip(from).find_map(|(fd, slot)| slot.as_ref().map(|slot| (fd, slot.file.clone())))
     }
 
     /// How many descriptors there is room for; what `/proc/PID/status` calls `FDSize`.

@@ -28,7 +28,7 @@ const ICANON: u32 = 0o2;
 /// `ISIG | ICANON | IEXTEN`), and Linux's control characters.
 static TERMIOS: Mutex<[u8; TERMIOS_SIZE]> = Mutex::new({
     let mut termios = [0; TERMIOS_SIZE];
-    let words = [0o400_u32, 0, 0o12262 | 0o4000, 0o1 | ICANON | 0o100000];
+    let words = [0o400_u32, 0, 0o16262, 0o1 | ICANON | 0o100000];
     let mut word = 0;
     while word < words.len() {
         let bytes = words[word].to_le_bytes();
@@ -69,9 +69,7 @@ impl Rest {
     fn take(&mut self, line: &mut [u8], limit: usize, canonical: bool) -> usize {
         let there = &self.bytes[self.start..self.end];
         let mut count = there.len().min(limit).min(line.len());
-        if canonical
-            && let Some(newline) = there[..count].iter().position(|&byte| byte == b'\n')
-        {
+        if canonical && let Some(newline) = there[..count].iter().position(|&byte| byte == b'\n') {
             count = newline + 1;
         }
         line[..count].copy_from_slice(&there[..count]);
@@ -117,9 +115,7 @@ pub fn read(file: &File, sink: &mut Sink<'_>) -> Result<usize, Errno> {
             } else {
                 None
             }
-            .or_else(|| {
-                Some(rest.take(&mut line, sink.remaining(), is_canonical())).filter(|&n| n > 0)
-            })
+            .or_else(|| Some(rest.take(&mut line, sink.remaining(), is_canonical())).filter(|&n| n > 0))
         };
         match read {
             Some(count) => return sink.put(&line[..count]),

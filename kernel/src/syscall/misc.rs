@@ -1,9 +1,7 @@
-//! System calls about the machine and about who asks.
+//! System calls about the machine: its name, its memory, its randomness.
 //!
-//! There is one user, root, in a world where no other ids exist: calls that
-//! set an id accept 0 and refuse the rest with `EINVAL`, as Linux does for an
-//! id that a user namespace does not map. Root has every capability and cannot
-//! give one up: `capset` checks its argument and changes nothing.
+//! Also capabilities: there is one user, root, who has all of them and cannot
+//! give one up; `capset` checks its argument and changes nothing.
 
 use mm::{Errno, FrameKind, PAGE_SIZE};
 use spin::Mutex;
@@ -52,21 +50,12 @@ pub fn call(number: usize, args: &[usize; 6]) -> Option<Result<usize>> {
     Some(match number {
         63 => uname(a),
         99 => system_info(a),
-        102 | 104 | 107 | 108 => Ok(0),
         103 => system_log(a as i32),
-        105 | 106 => set_ids(&[a as u32]),
-        113 | 114 => set_ids_or_keep(&[a as u32, b as u32]),
-        115 => Ok(0),
-        116 => set_groups(a as i32, b),
-        117 | 119 => set_ids_or_keep(&[a as u32, b as u32, c as u32]),
-        118 | 120 => ids(&[a, b, c]),
-        122 | 123 => Ok(0),
         125 => get_capabilities(a, b),
         126 => set_capabilities(a, b),
         135 => personality(a as u32),
         170 => set_name(&HOST_NAME, a, b as i32),
         171 => set_name(&DOMAIN_NAME, a, b as i32),
-        309 => current_cpu(a, b),
         318 => random(a, b, c as u32),
         _ => return None,
     })
@@ -115,11 +104,7 @@ fn set_name(which: &Mutex<[u8; NAME_SIZE]>, from: usize, len: i32) -> Result<usi
 /// `sysinfo`.
 fn system_info(to: usize) -> Result<usize> {
     let memory = memory();
-    let pages = [
-        memory.total_frames(),
-        memory.free_frames(),
-        memory.count_frames(FrameKind::Object),
-    ];
+    let pages = [memory.total_frames(), memory.free_frames(), memory.count_frames(FrameKind::Object)];
     let mut words = [0_u64; 14];
     words[0] = monotonic_ns() / 1_000_000_000;
     for (word, count) in words[4..7].iter_mut().zip(pages) {
@@ -140,35 +125,6 @@ fn system_info(to: usize) -> Result<usize> {
 /// `syslog`: the kernel's log goes elsewhere, so there is never any of it here.
 fn system_log(action: i32) -> Result<usize> {
     if (0..=10).contains(&action) { Ok(0) } else { Err(Errno::EINVAL) }
-}
-
-fn set_ids(ids: &[u32]) -> Result<usize> {
-    if ids.iter().all(|&id| id == 0) { Ok(0) } else { Err(Errno::EINVAL) }
-}
-
-/// As [`set_ids`]; -1 leaves an id as it is.
-fn set_ids_or_keep(ids: &[u32]) -> Result<usize> {
-    if ids.iter().all(|&id| id == 0 || id == u32::MAX) { Ok(0) } else { Err(Errno::EINVAL) }
-}
-
-/// `getresuid`, `getresgid`.
-fn ids(addresses: &[usize; 3]) -> Result<usize> {
-    for &address in addresses {
-        write_user(address, 0_u32)?;
-    }
-    Ok(0)
-}
-
-/// `setgroups`: the only group there is may be listed.
-fn set_groups(count: i32, list: usize) -> Result<usize> {
-    const MAX_GROUPS: i32 = 65536;
-    if !(0..=MAX_GROUPS).contains(&count) {
-        return Err(Errno::EINVAL);
-    }
-    for index in 0..count as usize {
-        set_ids(&[read_user(list.wrapping_add(index * 4))?])?;
-    }
-    Ok(0)
 }
 
 /// How many words of each set the version at `header` has.
@@ -216,18 +172,6 @@ fn set_capabilities(header: usize, data: usize) -> Result<usize> {
 fn personality(wanted: u32) -> Result<usize> {
     const QUERY: u32 = u32::MAX;
     if wanted == 0 || wanted == QUERY { Ok(0) } else { Err(Errno::EINVAL) }
-}
-
-/// `getcpu`.
-fn current_cpu(cpu: usize, node: usize) -> Result<usize> {
-    use mm::Platform;
-    if cpu != 0 {
-        write_user(cpu, memory().platform().current_cpu() as u32)?;
-    }
-    if node != 0 {
-        write_user(node, 0_u32)?;
-    }
-    Ok(0)
 }
 
 /// `getrandom`.

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use mm::{Errno, MappedFile, MmapRequest, SpaceError};
 
 use crate::arch::usercopy::copy_to_user;
-use crate::errno::{EBADF, EINVAL, ENODEV, ENOMEM};
+use crate::errno::{EACCES, EBADF, EINVAL, ENODEV, ENOMEM};
 use crate::fs::File;
 use crate::task;
 
@@ -14,6 +14,8 @@ use crate::task;
 type Args = [u64; 6];
 type Result = core::result::Result<usize, Errno>;
 
+const PROT_WRITE: usize = 2;
+const MAP_SHARED: usize = 1;
 const MAP_ANONYMOUS: usize = 0x20;
 const MAP_HUGETLB: usize = 0x4_0000;
 const PAGE_MASK: usize = mm::PAGE_SIZE - 1;
@@ -43,14 +45,23 @@ pub fn mmap(args: &Args) -> Result {
         // There is no pool of huge pages, and only such a file could map some.
         return Err(if file.is_some() { EINVAL } else { ENOMEM });
     }
+    let (file, flags) = match file {
+        Some(file) if file.ops().maps_as_zero() => {
+            let shares_writes = flags & MAP_SHARED != 0 && prot & PROT_WRITE != 0;
+            if !file.readable() || shares_writes && !file.writable() {
+                return Err(EACCES);
+            }
+            // What `/dev/zero` maps is memory that no file knows of.
+            (None, flags | MAP_ANONYMOUS)
+        }
+        file => (file, flags),
+    };
     let object = match &file {
         Some(file) => Some(file.object().ok_or(ENODEV)?),
         None => None,
     };
     let mapped = match (&file, &object) {
-        (Some(file), Some(object)) => {
-            Some(MappedFile { object, readable: file.readable(), writable: file.writable() })
-        }
+        (Some(file), Some(object)) => Some(MappedFile { object, readable: file.readable(), writable: file.writable() }),
         _ => None,
     };
     let offset = if mapped.is_some() { offset } else { 0 };

@@ -27,28 +27,23 @@ pub fn write(space: &Space, text: &mut Text) -> Result<(), Errno> {
 fn access(flags: VmaFlags) -> [char; 4] {
     let letter = |flag, letter| if flags.contains(flag) { letter } else { '-' };
     let sharing = if flags.contains(VmaFlags::MAY_SHARE) { 's' } else { 'p' };
-    [
-        letter(VmaFlags::READ, 'r'),
-        letter(VmaFlags::WRITE, 'w'),
-        letter(VmaFlags::EXEC, 'x'),
-        sharing,
-    ]
+    [letter(VmaFlags::READ, 'r'), letter(VmaFlags::WRITE, 'w'), letter(VmaFlags::EXEC, 'x'), sharing]
 }
 
 fn write_line(vma: &VmaInfo, text: &mut Text) -> Result<(), Errno> {
     let [read, write, execute, sharing] = access(vma.flags);
-    let (minor, inode, offset) = match vma.object {
-        Some((id, _)) => (FileSystem::Tmpfs.device_minor(), id, vma.offset),
-        None => (0, 0, 0),
+    let (minor, inode) = match &vma.object {
+        Some((number, _)) => (FileSystem::Tmpfs.device_minor(), *number),
+        None => (0, 0),
     };
+    let offset = vma.offset;
     let begun = text.len();
     text.put(format_args!(
         "{:08x}-{:08x} {read}{write}{execute}{sharing} {offset:08x} 00:{minor:02x} {inode} ",
         vma.start, vma.end
     ))?;
-    let object_name = vma.object.map(|(_, name)| name);
-    let name = match &object_name {
-        Some(name) => name.as_bytes(),
+    let name = match &vma.object {
+        Some((_, name)) => name.as_bytes(),
         None => match vma.kind {
             VmaKind::Heap => b"[heap]".as_slice(),
             VmaKind::Stack => b"[stack]".as_slice(),

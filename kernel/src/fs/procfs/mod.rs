@@ -49,11 +49,7 @@ impl Node {
     ///
     /// # Errors
     /// `ENOMEM`.
-    pub fn look_up(
-        self,
-        directory: &Arc<Dentry>,
-        name: &[u8],
-    ) -> Result<Option<Arc<Dentry>>, Errno> {
+    pub fn look_up(self, directory: &Arc<Dentry>, name: &[u8]) -> Result<Option<Arc<Dentry>>, Errno> {
         match self.child(name) {
             Some(node) => Dentry::new(directory, name, new_inode(node)?).map(Some),
             None => Ok(None),
@@ -66,9 +62,7 @@ impl Node {
     /// `ENOENT` if the process, or what it would lead to, is gone; `ENOMEM`.
     pub fn follow(self) -> Result<Followed, Errno> {
         match self {
-            Node::SelfLink | Node::ThreadSelfLink | Node::MountsLink => {
-                self.read_link().map(Followed::Path)
-            }
+            Node::SelfLink | Node::ThreadSelfLink | Node::MountsLink => self.read_link().map(Followed::Path),
             _ => process::link_target(self).map(Followed::Jump),
         }
     }
@@ -195,24 +189,14 @@ impl FileOps for ProcDirectory {
         Seek::To(0)
     }
 
-    fn read_dir(
-        &self,
-        file: &File,
-        position: u64,
-        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
-    ) -> Result<u64, Errno> {
+    fn read_dir(&self, file: &File, position: u64, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<u64, Errno> {
         let mut position = emit_dots(file, position, emit);
         if position < 2 {
             return Ok(position);
         }
         while let Some((found, name, node)) = self.0.next_child(position - 2) {
             let next = found + 3;
-            let entry = DirEntry {
-                next,
-                number: node.number(),
-                mode: node.mode(),
-                name: name.as_bytes(),
-            };
+            let entry = DirEntry { next, number: node.number(), mode: node.mode(), name: name.as_bytes() };
             if !emit(entry) {
                 break;
             }

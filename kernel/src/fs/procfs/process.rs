@@ -107,8 +107,7 @@ pub fn link_permissions(pid: u32, fd: u32) -> u32 {
 /// # Errors
 /// `ENOENT`.
 pub fn link_target(node: Node) -> Result<Arc<Dentry>, Errno> {
-    let context =
-        |pid| table::process(pid).and_then(|process| process.context()).ok_or(Errno::ENOENT);
+    let context = |pid| table::process(pid).and_then(|process| process.context()).ok_or(Errno::ENOENT);
     match node {
         Node::Exe(pid) => {
             let program = table::process(pid).and_then(|process| process.executable());
@@ -141,9 +140,7 @@ pub fn text(pid: u32, tid: u32, file: ProcessFile) -> Result<Text, Errno> {
         (ProcessFile::Limits, _) => limits(&process, text),
         (ProcessFile::Mounts, _) => text.push(system::MOUNTS.as_bytes()),
         (ProcessFile::MountInfo, _) => text.push(system::MOUNT_INFO.as_bytes()),
-        (ProcessFile::Stat, _) => {
-            stat(&process, thread(&process, tid)?.as_deref(), tid, pid == tid, text)
-        }
+        (ProcessFile::Stat, _) => stat(&process, thread(&process, tid)?.as_deref(), tid, pid == tid, text),
         (ProcessFile::StatM, _) => statm(space.as_deref(), text),
         (ProcessFile::Status, _) => status(&process, thread(&process, tid)?.as_deref(), tid, text),
         // A process that has exited has no memory to show.
@@ -287,13 +284,7 @@ fn ticks(nanoseconds: u64) -> u64 {
     nanoseconds / 10_000_000
 }
 
-fn stat(
-    process: &Process,
-    thread: Option<&Thread>,
-    tid: u32,
-    whole: bool,
-    text: &mut Text,
-) -> Result<(), Errno> {
+fn stat(process: &Process, thread: Option<&Thread>, tid: u32, whole: bool, text: &mut Text) -> Result<(), Errno> {
     let usage = match thread {
         Some(thread) if !whole => Usage::of_thread(thread),
         _ => process.usage(),
@@ -303,9 +294,8 @@ fn stat(
     let signals = Signals::of(process, thread);
     let space = process.space();
     let stats = space.as_ref().map(|space| space.stats());
-    let (vsize, rss) = stats.as_ref().map_or((0, 0), |stats| {
-        (stats.total_vm * PAGE_SIZE, stats.rss_anon + stats.rss_shmem)
-    });
+    let (vsize, rss) =
+        stats.as_ref().map_or((0, 0), |stats| (stats.total_vm * PAGE_SIZE, stats.rss_anon + stats.rss_shmem));
     text.put(format_args!("{tid} ("))?;
     put_name(thread, text)?;
     text.put(format_args!(
@@ -352,12 +342,7 @@ fn stat(
     ))
 }
 
-fn status(
-    process: &Process,
-    thread: Option<&Thread>,
-    tid: u32,
-    text: &mut Text,
-) -> Result<(), Errno> {
+fn status(process: &Process, thread: Option<&Thread>, tid: u32, text: &mut Text) -> Result<(), Errno> {
     text.push(b"Name:\t")?;
     put_name(thread, text)?;
     let umask = process.context().map_or(0, |context| context.umask());
@@ -365,7 +350,7 @@ fn status(
     let pid = process.pid();
     text.put(format_args!(
         "\nUmask:\t{umask:04o}\nState:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\n\
-         PPid:\t{}\nTracerPid:\t0\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t{}\nGroups:\t0 \n",
+         PPid:\t{}\nTracerPid:\t0\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t{}\nGroups:\t \n",
         process.parent_pid(),
         process.files().map_or(0, |files| files.capacity()),
     ))?;
@@ -391,9 +376,7 @@ fn status(
         text.put(format_args!("{name}:\t{:016x}\n", set.0))?;
     }
     let all = misc::ALL_CAPABILITIES;
-    for (name, capabilities) in
-        [("CapInh", 0), ("CapPrm", all), ("CapEff", all), ("CapBnd", all), ("CapAmb", 0)]
-    {
+    for (name, capabilities) in [("CapInh", 0), ("CapPrm", all), ("CapEff", all), ("CapBnd", all), ("CapAmb", 0)] {
         text.put(format_args!("{name}:\t{capabilities:016x}\n"))?;
     }
     let cpus = thread.map_or(1, |thread| thread.affinity().0);

@@ -32,8 +32,7 @@ pub enum SystemFile {
 /// What `/proc/PID/mounts` lists.
 pub const MOUNTS: &str = "tmpfs / tmpfs rw 0 0\nproc /proc proc rw 0 0\n";
 /// What `/proc/PID/mountinfo` lists.
-pub const MOUNT_INFO: &str =
-    "1 1 0:1 / / rw - tmpfs tmpfs rw\n2 1 0:2 / /proc rw - proc proc rw\n";
+pub const MOUNT_INFO: &str = "1 1 0:1 / / rw - tmpfs tmpfs rw\n2 1 0:2 / /proc rw - proc proc rw\n";
 
 impl SystemFile {
     /// The file's text.
@@ -55,12 +54,9 @@ impl SystemFile {
                 let (seconds, rest) = (hundredths / 100, hundredths % 100);
                 text.put(format_args!("{seconds}.{rest:02} 0.00\n"))
             }
-            SystemFile::Version => text.put(format_args!(
-                "{} version {} {}\n",
-                misc::OS_TYPE,
-                misc::RELEASE,
-                misc::VERSION
-            )),
+            SystemFile::Version => {
+                text.put(format_args!("{} version {} {}\n", misc::OS_TYPE, misc::RELEASE, misc::VERSION))
+            }
             SystemFile::CommandLine => text.push(b"\n"),
         })
     }

@@ -290,9 +290,7 @@ impl Node {
 
     /// The inode number: the same whenever the same name is looked up.
     pub fn number(self) -> u64 {
-        let of = |kind: u64, pid: u32, rest: u32| {
-            kind << 52 | u64::from(pid) << 26 | u64::from(rest) | 1 << 60
-        };
+        let of = |kind: u64, pid: u32, rest: u32| kind << 52 | u64::from(pid) << 26 | u64::from(rest) | 1 << 60;
         match self {
             Node::Root => 1,
             Node::SelfLink => 2,

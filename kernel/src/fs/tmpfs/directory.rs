@@ -42,9 +42,9 @@ pub struct Slot {
 /// The lowest key that an entry called `name` may have.
 fn first_key(name: &[u8]) -> u64 {
     // FNV-1a.
-    let hash = name.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = name
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     KEY_BASE | (hash >> (2 + TIE_BITS)) << TIE_BITS
 }
 
@@ -76,11 +76,7 @@ impl Directory {
             }
             key += 1;
         }
-        if key >> TIE_BITS == first_key(name) >> TIE_BITS {
-            Ok(Slot { key })
-        } else {
-            Err(Errno::ENOSPC)
-        }
+        if key >> TIE_BITS == first_key(name) >> TIE_BITS { Ok(Slot { key }) } else { Err(Errno::ENOSPC) }
     }
 
     /// Adds `dentry` in the room made for it.
@@ -144,12 +140,7 @@ fn position(entries: &[Entry], dentry: &Arc<Dentry>) -> Option<usize> {
 pub struct DirectoryFile;
 
 impl FileOps for DirectoryFile {
-    fn read(
-        &self,
-        _: &File,
-        _: &mut crate::fs::io::Sink<'_>,
-        _offset: u64,
-    ) -> Result<usize, Errno> {
+    fn read(&self, _: &File, _: &mut crate::fs::io::Sink<'_>, _offset: u64) -> Result<usize, Errno> {
         Err(Errno::EISDIR)
     }
 
@@ -175,9 +166,8 @@ impl FileOps for DirectoryFile {
         for entry in &entries[start..] {
             let inode = &entry.dentry.inode;
             let next = entry.key + 1;
-            let wanted = entry.dentry.with_name(|name| {
-                emit(DirEntry { next, number: inode.number, mode: inode.mode(), name })
-            });
+            let wanted =
+                entry.dentry.with_name(|name| emit(DirEntry { next, number: inode.number, mode: inode.mode(), name }));
             if !wanted {
                 break;
             }
@@ -189,11 +179,7 @@ impl FileOps for DirectoryFile {
 
 /// Lists `.` and `..`, which are at positions 0 and 1 of every directory;
 /// returns the position reached.
-pub fn emit_dots(
-    file: &File,
-    mut position: u64,
-    emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
-) -> u64 {
+pub fn emit_dots(file: &File, mut position: u64, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> u64 {
     let own = file.dentry();
     if position == 0 {
         let (number, mode) = (own.inode.number, own.inode.mode());

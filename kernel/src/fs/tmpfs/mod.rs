@@ -99,11 +99,7 @@ pub fn mount(parent: &Arc<Dentry>, name: &[u8], root: Arc<Inode>) -> Result<Arc<
     insert_dentry(parent, name, Dentry::new_mount(parent, name, root)?)
 }
 
-fn insert_dentry(
-    parent: &Arc<Dentry>,
-    name: &[u8],
-    dentry: Arc<Dentry>,
-) -> Result<Arc<Dentry>, Errno> {
+fn insert_dentry(parent: &Arc<Dentry>, name: &[u8], dentry: Arc<Dentry>) -> Result<Arc<Dentry>, Errno> {
     let _changes = CHANGES.lock();
     let directory = directory_for_new(parent, name)?;
     if directory.get(name).is_some() {
@@ -139,7 +135,7 @@ pub fn link(existing: &Dentry, parent: &Arc<Dentry>, name: &[u8]) -> Result<(), 
         return Err(Errno::EPERM);
     }
     // A file made by O_TMPFILE has no name yet but may be given one.
-    if inode.links() == 0 && !existing.parent().is_none() {
+    if inode.links() == 0 && existing.parent().is_some() {
         return Err(Errno::ENOENT);
     }
     let slot = directory.prepare(name)?;

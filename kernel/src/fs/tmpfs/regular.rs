@@ -51,19 +51,10 @@ impl Regular {
     ///
     /// # Errors
     /// `ENOMEM`.
-    pub fn new_inode(
-        file_system: FileSystem,
-        mode: u32,
-        seals: Seals,
-        name: &[u8],
-    ) -> Result<Arc<Inode>, Errno> {
+    pub fn new_inode(file_system: FileSystem, mode: u32, seals: Seals, name: &[u8]) -> Result<Arc<Inode>, Errno> {
         let number = next_number();
         let object = memory().create_object(number, name)?;
-        let file = Regular {
-            object,
-            seals: AtomicU32::new(seals.bits()),
-            writer: SleepLock::new(()),
-        };
+        let file = Regular { object, seals: AtomicU32::new(seals.bits()), writer: SleepLock::new(()) };
         let links = u32::from(file_system != FileSystem::Anonymous);
         Inode::with_number(number, file_system, mode, links, Body::Regular(file))
     }
@@ -151,9 +142,7 @@ impl Regular {
         if len > MAX_SIZE {
             return Err(Errno::EFBIG);
         }
-        if len > self.len() && seals.contains(Seals::GROW)
-            || len < self.len() && seals.contains(Seals::SHRINK)
-        {
+        if len > self.len() && seals.contains(Seals::GROW) || len < self.len() && seals.contains(Seals::SHRINK) {
             return Err(Errno::EPERM);
         }
         Ok(())
@@ -210,12 +199,7 @@ impl Regular {
         Ok(done)
     }
 
-    fn write_chunk(
-        &self,
-        source: &mut Source<'_>,
-        at: u64,
-        buffer: &mut [u8; CHUNK],
-    ) -> Result<usize, Errno> {
+    fn write_chunk(&self, source: &mut Source<'_>, at: u64, buffer: &mut [u8; CHUNK]) -> Result<usize, Errno> {
         let room = MAX_SIZE.saturating_sub(at).min(CHUNK as u64) as usize;
         if room == 0 {
             return Err(Errno::EFBIG);

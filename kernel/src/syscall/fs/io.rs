@@ -52,13 +52,7 @@ pub fn write_vector_at(fd: i32, list: usize, count: usize, at: i64) -> Result<us
 }
 
 /// `preadv2`: an offset of -1 is the file's position. No flag is supported.
-pub fn read_vector_flags(
-    fd: i32,
-    list: usize,
-    count: usize,
-    at: i64,
-    flags: u32,
-) -> Result<usize> {
+pub fn read_vector_flags(fd: i32, list: usize, count: usize, at: i64, flags: u32) -> Result<usize> {
     match (flags, at) {
         (0, -1) => read_vector(fd, list, count),
         (0, _) => read_vector_at(fd, list, count, at),
@@ -67,13 +61,7 @@ pub fn read_vector_flags(
 }
 
 /// `pwritev2`: as [`read_vector_flags`].
-pub fn write_vector_flags(
-    fd: i32,
-    list: usize,
-    count: usize,
-    at: i64,
-    flags: u32,
-) -> Result<usize> {
+pub fn write_vector_flags(fd: i32, list: usize, count: usize, at: i64, flags: u32) -> Result<usize> {
     match (flags, at) {
         (0, -1) => write_vector(fd, list, count),
         (0, _) => write_vector_at(fd, list, count, at),
@@ -187,13 +175,7 @@ impl Place {
 }
 
 /// Copies up to `len` bytes from one file to another.
-fn copy(
-    from: &File,
-    from_place: &mut Place,
-    to: &File,
-    to_place: &mut Place,
-    len: usize,
-) -> Result<usize> {
+fn copy(from: &File, from_place: &mut Place, to: &File, to_place: &mut Place, len: usize) -> Result<usize> {
     let mut page = Page::new()?;
     let mut done = 0;
     while done < len.min(MAX_TRANSFER) {
@@ -251,14 +233,7 @@ pub fn send_file(to: i32, from: i32, user_offset: usize, len: usize) -> Result<u
     Ok(count)
 }
 
-pub fn copy_range(
-    from: i32,
-    from_offset: usize,
-    to: i32,
-    to_offset: usize,
-    len: usize,
-    flags: u32,
-) -> Result<usize> {
+pub fn copy_range(from: i32, from_offset: usize, to: i32, to_offset: usize, len: usize, flags: u32) -> Result<usize> {
     let (from, to) = (usable(from)?, usable(to)?);
     if flags != 0 {
         return Err(Errno::EINVAL);

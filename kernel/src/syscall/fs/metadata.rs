@@ -126,13 +126,7 @@ pub fn change_mode_at(directory: i32, path: usize, mode: u32, flags: u32) -> Res
 }
 
 /// `chown`: there is one user and one group, 0.
-pub fn change_owner_at(
-    directory: i32,
-    path: usize,
-    user: u32,
-    group: u32,
-    flags: u32,
-) -> Result<usize> {
+pub fn change_owner_at(directory: i32, path: usize, user: u32, group: u32, flags: u32) -> Result<usize> {
     const UNCHANGED: u32 = u32::MAX;
     check_flags(flags, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)?;
     let dentry = existing_at(directory, path, flags, flags & AT_SYMLINK_NOFOLLOW == 0)?;

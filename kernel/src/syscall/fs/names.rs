@@ -60,13 +60,7 @@ pub fn make_symlink_at(target: usize, directory: i32, path: usize) -> Result<usi
     create_at(directory, &path, false, || tmpfs::new_symlink(&target))
 }
 
-pub fn link_at(
-    old_directory: i32,
-    old: usize,
-    new_directory: i32,
-    new: usize,
-    flags: u32,
-) -> Result<usize> {
+pub fn link_at(old_directory: i32, old: usize, new_directory: i32, new: usize, flags: u32) -> Result<usize> {
     check_flags(flags, AT_SYMLINK_FOLLOW | AT_EMPTY_PATH)?;
     let existing = existing_at(old_directory, old, flags, flags & AT_SYMLINK_FOLLOW != 0)?;
     let path = read_path(new, 0)?;
@@ -106,13 +100,7 @@ pub fn unlink_at(directory: i32, path: usize, flags: u32) -> Result<usize> {
     Ok(0)
 }
 
-pub fn rename_at(
-    old_directory: i32,
-    old: usize,
-    new_directory: i32,
-    new: usize,
-    flags: u32,
-) -> Result<usize> {
+pub fn rename_at(old_directory: i32, old: usize, new_directory: i32, new: usize, flags: u32) -> Result<usize> {
     check_flags(flags, RENAME_NOREPLACE | RENAME_EXCHANGE)?;
     if flags == RENAME_NOREPLACE | RENAME_EXCHANGE {
         return Err(Errno::EINVAL);
@@ -128,8 +116,7 @@ pub fn rename_at(
         return Err(if keeps { Errno::EEXIST } else { Errno::EBUSY });
     }
     let moved = source.target.as_ref().ok_or(Errno::ENOENT)?;
-    if (source.wants_directory || target.wants_directory && flags & RENAME_EXCHANGE == 0)
-        && !moved.inode.is_directory()
+    if (source.wants_directory || target.wants_directory && flags & RENAME_EXCHANGE == 0) && !moved.inode.is_directory()
     {
         return Err(Errno::ENOTDIR);
     }

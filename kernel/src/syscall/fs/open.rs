@@ -39,8 +39,7 @@ pub fn open_how(directory: i32, path: usize, how: usize, size: usize) -> Result<
         return Err(Errno::E2BIG);
     }
     let [flags, mode, resolve]: [u64; 3] = read_user(how)?;
-    let creates = flags & u64::from(O_CREAT) != 0
-        || flags & u64::from(O_TMPFILE) == u64::from(O_TMPFILE);
+    let creates = flags & u64::from(O_CREAT) != 0 || flags & u64::from(O_TMPFILE) == u64::from(O_TMPFILE);
     if flags & !KNOWN != 0 || resolve != 0 || mode & !0o7777 != 0 || mode != 0 && !creates {
         return Err(Errno::EINVAL);
     }
@@ -101,8 +100,7 @@ pub fn memory_file(name: usize, flags: u32) -> Result<usize> {
         _ if flags & MFD_ALLOW_SEALING != 0 => (Seals::empty(), 0o777),
         _ => (Seals::SEAL, 0o777),
     };
-    let inode =
-        Regular::new_inode(FileSystem::Anonymous, S_IFREG | permissions, seals, &shown)?;
+    let inode = Regular::new_inode(FileSystem::Anonymous, S_IFREG | permissions, seals, &shown)?;
     let dentry = Dentry::without_parent(&shown, inode)?;
     install(open_inode(dentry, O_RDWR)?, flags & MFD_CLOEXEC != 0)
 }

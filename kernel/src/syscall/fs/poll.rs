@@ -101,11 +101,7 @@ fn store_left(address: usize, deadline: Option<u64>, unit: u64) {
 }
 
 /// Runs `call` with the signal mask at `address` in force, if there is one.
-fn with_mask(
-    address: usize,
-    size: usize,
-    call: impl FnOnce() -> Result<usize>,
-) -> Result<usize> {
+fn with_mask(address: usize, size: usize, call: impl FnOnce() -> Result<usize>) -> Result<usize> {
     if address == 0 {
         return call();
     }
@@ -121,13 +117,7 @@ pub fn poll(list: usize, count: usize, timeout: i32) -> Result<usize> {
 }
 
 /// `ppoll`.
-pub fn poll_masked(
-    list: usize,
-    count: usize,
-    timeout: usize,
-    mask: usize,
-    mask_size: usize,
-) -> Result<usize> {
+pub fn poll_masked(list: usize, count: usize, timeout: usize, mask: usize, mask_size: usize) -> Result<usize> {
     let deadline = after_user_time(timeout, 1)?;
     let result = with_mask(mask, mask_size, || poll_until(list, count, deadline));
     store_left(timeout, deadline, 1);
@@ -203,13 +193,7 @@ impl FdSet {
     }
 }
 
-pub fn select(
-    count: i32,
-    read: usize,
-    write: usize,
-    except: usize,
-    timeout: usize,
-) -> Result<usize> {
+pub fn select(count: i32, read: usize, write: usize, except: usize, timeout: usize) -> Result<usize> {
     let deadline = after_user_time(timeout, 1000)?;
     let result = select_until(count, [read, write, except], deadline);
     store_left(timeout, deadline, 1000);
@@ -227,8 +211,7 @@ pub fn select_masked(
 ) -> Result<usize> {
     let deadline = after_user_time(timeout, 1)?;
     let [mask, mask_size] = if mask == 0 { [0; 2] } else { read_user(mask)? };
-    let result =
-        with_mask(mask, mask_size, || select_until(count, [read, write, except], deadline));
+    let result = with_mask(mask, mask_size, || select_until(count, [read, write, except], deadline));
     store_left(timeout, deadline, 1);
     result
 }
@@ -249,9 +232,7 @@ fn select_until(count: i32, sets: [usize; 3], deadline: Option<u64>) -> Result<u
     let mut descriptors = Vec::new();
     let mut watches = Vec::new();
     for fd in 0..count {
-        let wanted = sets.iter().filter(|set| set.has(fd)).fold(Events::empty(), |all, set| {
-            all | set.wanted
-        });
+        let wanted = sets.iter().filter(|set| set.has(fd)).fold(Events::empty(), |all, set| all | set.wanted);
         if wanted.is_empty() {
             continue;
         }
@@ -311,12 +292,7 @@ pub fn epoll_control(epoll: i32, operation: u32, fd: i32, event: usize) -> Resul
     Ok(0)
 }
 
-fn epoll_wait_until(
-    epoll: i32,
-    events: usize,
-    count: i32,
-    deadline: Option<u64>,
-) -> Result<usize> {
+fn epoll_wait_until(epoll: i32, events: usize, count: i32, deadline: Option<u64>) -> Result<usize> {
     let count = usize::try_from(count).ok().filter(|&count| count > 0).ok_or(Errno::EINVAL)?;
     let file = usable(epoll)?;
     let epoll = file.ops().epoll().ok_or(Errno::EINVAL)?;
