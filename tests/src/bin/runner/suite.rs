@@ -1,0 +1,432 @@
+//! `runner test`: what is run where, and what has to come of it.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::Places;
+use crate::elf;
+use crate::process::{self, Output};
+use crate::report::{Group, Report, Verdict};
+use crate::transcript;
+
+#[derive(Args, Debug)]
+pub struct TestArgs {
+    /// Run only tests whose name contains one of these
+    filter: Vec<String>,
+    /// Only start machines with this firmware, bios or uefi
+    #[arg(long)]
+    firmware: Option<String>,
+    /// Seconds that the fuzzer runs in the guest
+    #[arg(long, default_value_t = 60)]
+    fuzz: u64,
+    /// The fuzzer's seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Machines that run at once; the default is one for each of this machine's CPUs
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// List the tests and run none
+    #[arg(long)]
+    list: bool,
+}
+
+/// A machine to run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Machine {
+    firmware: &'static str,
+    cpus: u32,
+}
+
+const BIOS: Machine = Machine { firmware: "bios", cpus: 1 };
+const MATRIX: [Machine; 4] = [
+    BIOS,
+    Machine { firmware: "bios", cpus: 2 },
+    Machine { firmware: "uefi", cpus: 1 },
+    Machine { firmware: "uefi", cpus: 2 },
+];
+
+/// A program with all that it is given.
+#[derive(Clone, Debug)]
+struct Program {
+    path: PathBuf,
+    /// argv[1..].
+    args: Vec<OsString>,
+    env: Vec<String>,
+    /// Files of the guest, and where they are here.
+    files: Vec<(String, PathBuf)>,
+    stdin: Option<PathBuf>,
+    seconds: u64,
+}
+
+impl Program {
+    fn new(path: PathBuf, args: &[&str]) -> Program {
+        let args = args.iter().map(OsString::from).collect();
+        Program { path, args, env: Vec::new(), files: Vec::new(), stdin: None, seconds: 300 }
+    }
+
+    fn env(mut self, variables: &[&str]) -> Program {
+        self.env = variables.iter().map(|variable| (*variable).to_owned()).collect();
+        self
+    }
+
+    /// Runs it on the Linux that this program runs on.
+    fn on_linux(&self) -> Result<Output> {
+        let path = fs::canonicalize(&self.path).with_context(|| format!("no {}", self.path.display()))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut command = Command::new(&path);
+        command.arg0(format!("/{name}")).args(&self.args).env_clear().current_dir("/");
+        command.envs(self.env.iter().filter_map(|variable| variable.split_once('=')));
+        command.stdin(match &self.stdin {
+            Some(file) => Stdio::from(fs::File::open(file)?),
+            None => Stdio::null(),
+        });
+        // SAFETY: between fork and exec only system calls are made.
+        unsafe { command.pre_exec(usual_limits) };
+        Ok(process::run(&mut command, Duration::from_secs(self.seconds))?)
+    }
+
+    /// Runs it on this kernel.
+    fn on_this_kernel(&self, machine: Machine, places: &Places) -> Result<Output> {
+        let mut command = Command::new(&places.boot);
+        command.arg("run").arg("--images").arg(&places.images);
+        command.args(["--firmware", machine.firmware, "--smp", &machine.cpus.to_string()]);
+        command.args(["--timeout", &self.seconds.to_string(), "--stdin"]);
+        match &self.stdin {
+            Some(file) => command.arg(file),
+            None => command.arg("null"),
+        };
+        for variable in &self.env {
+            command.arg("--env").arg(variable);
+        }
+        for (guest, host) in &self.files {
+            let mut mapping = OsString::from(guest);
+            mapping.push("=");
+            mapping.push(host);
+            command.arg("--file").arg(mapping);
+        }
+        command.arg("--").arg(&self.path).args(&self.args);
+        let limit = Duration::from_secs(self.seconds + 60);
+        let mut output =
+            process::run(&mut command, limit).with_context(|| format!("cannot run {}", places.boot.display()))?;
+        output.stdout = String::from_utf8_lossy(&output.stdout).replace("\r\n", "\n").into_bytes();
+        Ok(output)
+    }
+}
+
+/// The limits that the programs know: those of a fresh Linux, and of this kernel.
+fn usual_limits() -> std::io::Result<()> {
+    let stack = libc::rlimit { rlim_cur: 8 << 20, rlim_max: libc::RLIM_INFINITY };
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: sets limits of the process that is about to execute the program. That a
+    // hard limit cannot be raised does not matter.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        if libc::setrlimit(libc::RLIMIT_STACK, &raw const stack) != 0 {
+            let stack = libc::rlimit { rlim_cur: 8 << 20, rlim_max: 8 << 20 };
+            libc::setrlimit(libc::RLIMIT_STACK, &raw const stack);
+        }
+    }
+    Ok(())
+}
+
+/// What has to come of a run.
+#[derive(Clone, Debug)]
+enum Expect {
+    /// The cases of the program `cases`, each the same as on Linux.
+    Cases,
+    /// Status and output of Linux.
+    Same,
+    /// This status, and output that has these lines.
+    Shows(i32, Vec<&'static str>),
+    /// Status 0 here and on Linux, whatever is printed.
+    Succeeds,
+    /// The kernel refuses the program and ends with one of these statuses.
+    Status(Vec<i32>),
+}
+
+#[derive(Clone, Debug)]
+struct Test {
+    name: String,
+    program: Program,
+    machine: Machine,
+    expect: Expect,
+}
+
+/// Results of programs on Linux: each runs there once.
+type Oracle = Mutex<HashMap<String, Arc<OnceLock<std::result::Result<Output, String>>>>>;
+
+fn oracle(cache: &Oracle, program: &Program) -> std::result::Result<Output, String> {
+    let key = format!("{program:?}");
+    let slot = Arc::clone(cache.lock().unwrap_or_else(|e| e.into_inner()).entry(key).or_default());
+    slot.get_or_init(|| program.on_linux().map_err(|error| format!("on Linux: {error:#}"))).clone()
+}
+
+/// Runs the tests; fails if any of them does.
+pub fn run(args: &TestArgs, places: &Places) -> Result<ExitCode> {
+    let scratch = places.build.join("tests");
+    fs::create_dir_all(&scratch)?;
+    let mut tests = collect(args, places, &fs::canonicalize(scratch)?)?;
+    tests.retain(|test| {
+        (args.filter.is_empty() || args.filter.iter().any(|word| test.name.contains(word)))
+            && args.firmware.as_ref().is_none_or(|firmware| firmware == test.machine.firmware)
+    });
+    if args.list {
+        tests.iter().for_each(|test| println!("{}", test.name));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if tests.is_empty() {
+        bail!("no test has such a name");
+    }
+    let jobs = args.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into));
+    let (oracles, next) = (Oracle::default(), AtomicUsize::new(0));
+    let (sender, results) = mpsc::channel();
+    let mut report = Report::default();
+    thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            let (sender, tests, oracles, next) = (sender.clone(), &tests, &oracles, &next);
+            scope.spawn(move || {
+                while let Some(test) = tests.get(next.fetch_add(1, Relaxed)) {
+                    let start = Instant::now();
+                    let results = check(test, places, oracles);
+                    let group = Group { title: test.name.clone(), results, took: start.elapsed() };
+                    if sender.send(group).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        results.iter().for_each(|group| report.add(group));
+    });
+    Ok(if report.finish() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Every test there is.
+fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>> {
+    let mut tests = Vec::new();
+    let mut add = |name: &str, program: &Program, machine: Machine, expect: Expect| {
+        let name = format!("{name} [{}, {} CPU]", machine.firmware, machine.cpus);
+        tests.push(Test { name, program: program.clone(), machine, expect });
+    };
+
+    // The long ones first, so that they do not come alone at the end.
+    let words = [args.fuzz, args.seed].map(|number| number.to_string());
+    let mut fuzz = Program::new(places.guest("fuzz"), &["--seconds", &words[0], "--seed", &words[1]]);
+    fuzz.seconds = args.fuzz * 10 + 120;
+    add("fuzz", &fuzz, BIOS, Expect::Shows(0, vec!["fuzz: ok"]));
+    let mut cases = Program::new(places.guest("cases"), &["all"]);
+    cases.seconds = 900;
+    for machine in MATRIX {
+        add("cases", &cases, machine, Expect::Cases);
+    }
+    let mut fixed = Program::new(places.build.join("exec/cases"), &["all"]);
+    fixed.seconds = 900;
+    add("cases at a fixed address", &fixed, BIOS, Expect::Cases);
+
+    let tour = Program::new(places.guest("tour"), &[]);
+    let threads = Program::new(places.guest("threads"), &["one", "two words", ""]).env(&["NAME=value"]);
+    for machine in MATRIX {
+        add("tour", &tour, machine, Expect::Succeeds);
+        add("threads in Rust", &threads, machine, Expect::Same);
+    }
+    let fixed_threads = Program { path: places.build.join("exec/threads"), ..threads.clone() };
+    add("threads in Rust at a fixed address", &fixed_threads, BIOS, Expect::Same);
+
+    let input = scratch.join("input");
+    fs::write(&input, (0..500).map(|i| format!("line {i} of the input\n")).collect::<String>())?;
+    for libc in ["glibc", "musl"] {
+        let path = places.build.join("c").join(libc).join("libc");
+        let program = Program::new(path, &["a", "b c"]).env(&["HOME=/", "LANG=C"]);
+        let program = Program { stdin: Some(input.clone()), ..program };
+        for machine in MATRIX {
+            add(&format!("C with {libc}"), &program, machine, Expect::Same);
+        }
+    }
+
+    let busybox = PathBuf::from("/bin/busybox");
+    let shell = |script: &str| Program::new(busybox.clone(), &["sh", "-c", script]);
+    let listing = shell("echo $(expr 6 \\* 7); ls /; cat /proc/self/maps");
+    let shown = vec!["42", "dev", "proc", "tmp", "[stack]", "[heap]", "/busybox"];
+    for machine in MATRIX {
+        add("busybox: a listing", &listing, machine, Expect::Shows(0, shown.clone()));
+    }
+    let scripts = [
+        ("a pipeline", "i=0; while [ $i -lt 30 ]; do echo $i; i=$((i+1)); done | grep 1 | sort -r | head -5"),
+        ("an exit status", "exit 42"),
+        ("a signal", "kill -9 $$"),
+        (
+            "files",
+            "cd /tmp && d=t$$ && mkdir $d && echo a >$d/x && cp $d/x $d/y && cat $d/*; ls $d; rm -r $d; ls -d $d",
+        ),
+        ("background jobs", "sleep 0.1 & sleep 0.05 & wait; echo done; (exit 3); echo $?"),
+        ("a here document", "cat <<X\nfirst\nsecond\nX\ntrap 'echo bye' EXIT"),
+        (
+            "checksums",
+            "dd if=/dev/zero bs=1k count=300 2>/dev/null | md5sum; seq 1 2000 | sha256sum; seq 1 500 | tac | tail -3",
+        ),
+    ];
+    for (name, script) in scripts {
+        add(&format!("busybox: {name}"), &shell(script), BIOS, Expect::Same);
+    }
+    let reading = Program { stdin: Some(input), ..shell("read a; echo \"[$a]\"; wc; echo $#") };
+    add("busybox: its input", &reading, BIOS, Expect::Same);
+
+    for name in ["mremap_test", "mremap_dontunmap", "map_fixed_noreplace", "map_populate"] {
+        let mut program = Program::new(places.build.join("debian/selftests/bin").join(name), &[]);
+        program.seconds = 600;
+        add(&format!("Linux's selftest {name}"), &program, BIOS, Expect::Succeeds);
+    }
+    bad_programs(places, scratch, &mut add)?;
+    Ok(tests)
+}
+
+/// Executables that are none: as the first program, and by `execve` from another.
+fn bad_programs(places: &Places, scratch: &Path, add: &mut impl FnMut(&str, &Program, Machine, Expect)) -> Result<()> {
+    let directory = scratch.join("elf");
+    fs::create_dir_all(&directory)?;
+    let mut execute = Program::new(places.guest("cases"), &["exec"]);
+    for sample in elf::samples() {
+        let path = directory.join(sample.name);
+        fs::write(&path, &sample.content)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(sample.mode))?;
+        // The same path here and in the guest, so that the arguments are the same.
+        let name = path.to_string_lossy().into_owned();
+        execute.args.push(OsString::from(&name));
+        execute.files.push((name, path));
+    }
+    execute.args.push(OsString::from(&directory));
+    add("bad executables by execve", &execute, BIOS, Expect::Same);
+
+    // A program that Linux would run until it faults is run here as well; for those that
+    // it would refuse the kernel says why and ends with 126.
+    let direct = [
+        ("good", 7),
+        ("empty", 126),
+        ("text", 126),
+        ("half_a_header", 126),
+        ("class_32", 126),
+        ("data_truncated", 128 + libc::SIGBUS),
+        ("overlap_partial", 7),
+        ("kernel_space", 128 + libc::SIGSEGV),
+        ("entry_not_mapped", 128 + libc::SIGSEGV),
+    ];
+    for (name, status) in direct {
+        let program = Program::new(directory.join(name), &[]);
+        let refused = if status == 126 { vec![126, 127] } else { vec![status] };
+        add(&format!("first program: {name}"), &program, BIOS, Expect::Status(refused));
+    }
+    Ok(())
+}
+
+/// Runs a test and judges it.
+fn check(test: &Test, places: &Places, oracles: &Oracle) -> Vec<(String, Verdict)> {
+    let one = |verdict: Verdict| vec![("the run".to_owned(), verdict)];
+    let failed = |reasons: Vec<String>| one(Verdict::Failed(reasons));
+    let here = match test.program.on_this_kernel(test.machine, places) {
+        Ok(output) => output,
+        Err(error) => return failed(vec![format!("{error:#}")]),
+    };
+    let mut complaints = log_complaints(&here);
+    match &test.expect {
+        Expect::Cases => match oracle(oracles, &test.program) {
+            Ok(linux) => compare_cases(&linux, &here, complaints),
+            Err(reason) => failed(vec![reason]),
+        },
+        Expect::Same | Expect::Succeeds => match oracle(oracles, &test.program) {
+            Ok(linux) => {
+                let same = matches!(test.expect, Expect::Same);
+                if same {
+                    let (expected, found) = (linux.text(), here.text());
+                    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+                    complaints.extend(transcript::differences(&lines(&expected), &lines(&found), 5));
+                } else if linux.status != 0 {
+                    complaints.push(format!("it exits with {} on Linux", linux.status));
+                }
+                if here.status != linux.status {
+                    complaints.push(format!("status {}, and {} on Linux", here.status, linux.status));
+                    complaints.extend(tail(&here));
+                }
+                one(verdict(complaints))
+            }
+            Err(reason) => failed(vec![reason]),
+        },
+        Expect::Shows(status, lines) => {
+            let text = here.text();
+            complaints.extend(lines.iter().filter(|line| !text.contains(**line)).map(|line| format!("no {line}")));
+            if here.status != *status {
+                complaints.push(format!("status {}, not {status}", here.status));
+            }
+            if !complaints.is_empty() {
+                complaints.extend(tail(&here));
+            }
+            one(verdict(complaints))
+        }
+        Expect::Status(allowed) => {
+            if !allowed.contains(&here.status) {
+                complaints.push(format!("status {}, not {allowed:?}", here.status));
+                complaints.extend(tail(&here));
+            }
+            one(verdict(complaints))
+        }
+    }
+}
+
+fn verdict(complaints: Vec<String>) -> Verdict {
+    if complaints.is_empty() { Verdict::Passed } else { Verdict::Failed(complaints) }
+}
+
+/// What `boot run` has to say about the kernel, if it is nothing good.
+fn log_complaints(output: &Output) -> Vec<String> {
+    const DIED: i32 = 123;
+    const TROUBLE: i32 = 125;
+    let spoken = output.stderr.lines().filter(|line| line.starts_with("boot: ") || line.contains("panic"));
+    if [DIED, process::TIMED_OUT, TROUBLE].contains(&output.status) || output.stderr.contains("panicked") {
+        spoken.map(str::to_owned).collect()
+    } else {
+        Vec::new()
+    }
+}
+
+/// The last lines of what was printed and logged.
+fn tail(output: &Output) -> Vec<String> {
+    let last = |text: &str| -> Vec<String> {
+        let lines: Vec<&str> = text.lines().collect();
+        lines.iter().rev().take(8).rev().map(|line| format!("| {line}")).collect()
+    };
+    last(&output.text()).into_iter().chain(last(&output.stderr)).collect()
+}
+
+/// Judges each case of two transcripts.
+fn compare_cases(linux: &Output, here: &Output, complaints: Vec<String>) -> Vec<(String, Verdict)> {
+    let (expected, found) = (transcript::parse(&linux.text()), transcript::parse(&here.text()));
+    let mut results = Vec::new();
+    for entry in &expected {
+        let reasons = match found.iter().find(|other| other.name == entry.name) {
+            None => vec!["did not run".to_owned()],
+            Some(other) if !other.ok => other.lines.iter().rev().take(6).rev().cloned().collect(),
+            // A Linux older than what is expected here does not know everything.
+            Some(_) if !entry.ok => Vec::new(),
+            Some(other) => transcript::differences(&entry.lines, &other.lines, 5),
+        };
+        results.push((entry.name.clone(), verdict(reasons)));
+    }
+    if here.status != 0 && here.status != 1 {
+        let mut reasons = complaints;
+        reasons.push(format!("ended with status {}", here.status));
+        reasons.extend(tail(here));
+        results.push(("the whole run".to_owned(), Verdict::Failed(reasons)));
+    }
+    results
+}
