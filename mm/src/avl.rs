@@ -196,7 +196,8 @@ impl<A: Adapter> Avl<A> {
                 let slot = Self::child(&above, side);
                 debug_assert!(slot.get().is_none(), "the place is taken");
                 slot.set(Some(node));
-                self.retrace(Some(above), None);
+                self.refresh(above);
+                self.retrace(above);
             }
         }
     }
@@ -206,10 +207,10 @@ impl<A: Adapter> Avl<A> {
         let links = A::links(&node);
         debug_assert_ne!(links.height(), 0, "the node is in no tree");
         let parent = links.parent();
-        match (links.left(), links.right()) {
+        let lowest = match (links.left(), links.right()) {
             (None, only) | (only, None) => {
                 self.replace(node, parent, only);
-                self.retrace(parent, None);
+                parent
             }
             (Some(left), Some(right)) => {
                 // The next node in order, which has no left child, takes its place.
@@ -228,11 +229,17 @@ impl<A: Adapter> Avl<A> {
                 };
                 heir_links.left.set(Some(left));
                 Self::set_parent(Some(left), Some(heir));
+                self.replace(node, parent, Some(heir));
+                // What those above the place know of it, before it changes.
                 heir_links.set_height(links.height());
                 A::inherit(&node, &heir);
-                self.replace(node, parent, Some(heir));
-                self.retrace(Some(lowest), Some(heir));
+                self.refresh(heir);
+                Some(lowest)
             }
+        };
+        if let Some(lowest) = lowest {
+            self.refresh(lowest);
+            self.retrace(lowest);
         }
         links.reset();
     }
@@ -254,32 +261,29 @@ impl<A: Adapter> Avl<A> {
         }
     }
 
-    /// Walks up from `from` and restores height, balance and summary, until
-    /// nothing changes any more; but at least past the node `through`.
-    fn retrace(&self, from: Option<Node<A>>, mut through: Option<Node<A>>) {
-        let mut at = from;
+    /// Walks up from `from` and restores heights and balance, until a height
+    /// has not changed. All summaries are right, and stay so.
+    fn retrace(&self, from: Node<A>) {
+        let mut at = Some(from);
         while let Some(node) = at {
-            if through == Some(node) {
-                through = None;
-            }
             let links = A::links(&node);
-            let (left, right) = (
-                Self::height_of(links.left()),
-                Self::height_of(links.right()),
-            );
-            let top = if left > right + 1 {
-                self.raise_left(node)
+            let before = links.height();
+            let left = Self::height_of(links.left());
+            let right = Self::height_of(links.right());
+            let (top, height) = if left > right + 1 {
+                let top = self.raise_left(node);
+                (top, A::links(&top).height())
             } else if right > left + 1 {
-                self.raise_right(node)
+                let top = self.raise_right(node);
+                (top, A::links(&top).height())
             } else {
                 let height = left.max(right) + 1;
-                let same_height = height == links.height();
                 links.set_height(height);
-                if !A::summarize(&node) && same_height && through.is_none() {
-                    return;
-                }
-                node
+                (node, height)
             };
+            if height == before {
+                return;
+            }
             at = A::links(&top).parent();
         }
     }
@@ -334,8 +338,10 @@ impl<A: Adapter> Avl<A> {
         self.replace(node, parent, Some(up));
         Self::child(&up, side).set(Some(node));
         A::links(&node).parent.set(Some(up));
-        Self::recompute(&node);
-        Self::recompute(&up);
+        A::inherit(&node, &up);
+        A::summarize(&node);
+        Self::update_height(&node);
+        Self::update_height(&up);
         up
     }
 
@@ -355,11 +361,13 @@ impl<A: Adapter> Avl<A> {
         Self::set_parent(new, parent);
     }
 
-    fn recompute(node: &A::Node) {
+    fn update_height(node: &A::Node) {
         let links = A::links(node);
-        let height = Self::height_of(links.left()).max(Self::height_of(links.right())) + 1;
-        links.set_height(height);
-        A::summarize(node);
+        let (left, right) = (
+            Self::height_of(links.left()),
+            Self::height_of(links.right()),
+        );
+        links.set_height(left.max(right) + 1);
     }
 
     fn leftmost(mut node: Node<A>) -> Node<A> {

@@ -75,16 +75,19 @@ impl Vma {
     }
 
     /// The addresses of the VMA.
+    #[inline]
     pub(crate) fn range(&self) -> PageRange {
         PageRange::new(self.start(), self.end()).unwrap_or(PageRange::EMPTY)
     }
 
     /// Whether the byte at `addr` is in the VMA.
+    #[inline]
     pub(crate) fn contains(&self, addr: usize) -> bool {
         self.start() <= addr && addr < self.end()
     }
 
     /// Its length in pages; never 0.
+    #[inline]
     pub(crate) fn pages(&self) -> usize {
         (self.end() - self.start()) >> PAGE_SHIFT
     }
@@ -105,6 +108,7 @@ impl Vma {
     }
 
     /// Where the VMA has the page of that index, if it does.
+    #[inline]
     pub(crate) fn address_of(&self, index: usize) -> Option<usize> {
         let page = index.wrapping_sub(self.pgoff());
         (page < self.pages()).then(|| self.start() + (page << PAGE_SHIFT))
@@ -117,6 +121,7 @@ impl Vma {
     }
 
     /// Which name it was given; see [`Attributes::name`].
+    #[inline]
     pub(crate) fn name(&self) -> u32 {
         self.name.load(Ordering::Relaxed)
     }
@@ -129,6 +134,7 @@ impl Vma {
     }
 
     /// All that decides with what it may merge, besides place and anon_vma.
+    #[inline]
     pub(crate) fn attributes(&self) -> Attributes {
         Attributes {
             flags: self.flags(),
@@ -157,18 +163,21 @@ impl Vma {
     }
 
     /// The address space it belongs to, as given when it was made.
+    #[inline]
     pub(crate) fn space(&self) -> usize {
         self.space.load(Ordering::Relaxed)
     }
 
     /// Held for reading by who uses the VMA without the mmap lock, and for
     /// writing by who changes it.
+    #[inline]
     pub(crate) fn lock(&self) -> &RwLock<()> {
         &self.lock
     }
 
     /// Whether it is in its address space's tree. Who found it without the
     /// mmap lock checks that under [`Vma::lock`].
+    #[inline]
     pub(crate) fn is_attached(&self) -> bool {
         self.attached.load(Ordering::Acquire)
     }
@@ -185,39 +194,54 @@ impl Vma {
     }
 
     /// Taken by who gives the VMA its first anon_vma while others may, too.
+    #[inline]
     pub(crate) fn prepare_lock(&self) -> SpinLockGuard<'_, ()> {
         self.prepare.lock()
     }
 
     /// The newest of its chain; for `rmap` alone.
+    #[inline]
     pub(crate) fn chain(&self) -> Option<Ref<Avc>> {
         self.chain.get()
     }
 
     /// For `rmap` alone.
+    #[inline]
     pub(crate) fn set_chain(&self, newest: Option<Ref<Avc>>) {
         self.chain.set(newest);
     }
 
     /// For `rmap` alone.
+    #[inline]
     pub(crate) fn set_anon_vma(&self, anon_vma: Option<Ref<AnonVma>>) {
         self.anon_vma.set(anon_vma);
     }
 
+    #[inline]
     pub(super) fn set_place(&self, start: usize, end: usize, pgoff: usize) {
         self.start.store(start, Ordering::Relaxed);
         self.end.store(end, Ordering::Relaxed);
         self.pgoff.store(pgoff, Ordering::Relaxed);
     }
 
+    /// Changes the bounds and nothing that depends on them but the page index
+    /// of the first page: pages that stay keep theirs.
+    #[inline]
+    pub(super) fn move_bounds(&self, start: usize, end: usize) {
+        self.set_place(start, end, self.index_of(start));
+    }
+
+    #[inline]
     pub(super) fn store_flags(&self, flags: VmaFlags) {
         self.flags.store(flags.bits(), Ordering::Relaxed);
     }
 
+    #[inline]
     pub(super) fn store_name(&self, name: u32) {
         self.name.store(name, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(super) fn store_attached(&self, attached: bool) {
         self.attached.store(attached, Ordering::Release);
     }
@@ -244,6 +268,7 @@ impl Vma {
     }
 
     /// Takes the reference to the object out.
+    #[inline]
     pub(super) fn take_object(&self) -> Option<Ref<Object>> {
         let object = self.object();
         self.object.set(None);

@@ -11,7 +11,7 @@
 //! goes to the previous one.
 
 use super::{Attributes, Spares, Vma, VmaTree};
-use crate::addr::{PAGE_SHIFT, PageRange};
+use crate::addr::PageRange;
 use crate::flags::VmaFlags;
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;
@@ -153,6 +153,14 @@ impl Growth {
         let root = anon_vma.map(AnonVma::root);
         let lock = root.as_ref().map(|root| root.lock());
 
+        // All bounds first: for a moment VMAs overlap, but no gap comes and goes.
+        self.vma.move_bounds(self.start, self.end);
+        if let Some((vma, start, end)) = self.shrinks {
+            vma.move_bounds(start, end);
+            if let Some(lock) = &lock {
+                rmap::index_again(lock, vma);
+            }
+        }
         for gone in self.goes.into_iter().flatten() {
             tree.remove(gone);
             let adopted = matches!(self.chain, Chain::Adopt(from) if from == gone);
@@ -162,13 +170,7 @@ impl Growth {
                 rmap::drop_chain(lock, spares.arenas(), gone);
             }
         }
-        if let Some((vma, start, end)) = self.shrinks {
-            tree.set_bounds(vma, start, end);
-            if let Some(lock) = &lock {
-                rmap::index_again(lock, vma);
-            }
-        }
-        tree.set_bounds(self.vma, self.start, self.end);
+        tree.update_gaps_around(self.vma);
         self.vma.store_flags(self.vma.flags() | self.soft_dirty);
         if let Some(lock) = &lock {
             match self.chain {
@@ -200,9 +202,4 @@ pub(super) fn chain_for(
 /// The soft-dirtiness in `flags`.
 pub(super) fn soft_dirty(flags: VmaFlags) -> VmaFlags {
     flags & VmaFlags::IGNORE_MERGE
-}
-
-/// The page index of `addr` when that of `start` is `pgoff`.
-pub(super) fn index_at(pgoff: usize, start: usize, addr: usize) -> usize {
-    pgoff.wrapping_add((addr - start) >> PAGE_SHIFT)
 }

@@ -1,14 +1,14 @@
 //! Changing VMAs that are there: attributes of a range, splits, bounds.
 
 use super::map::{create, free_merged};
-use super::merge::{Candidate, Fit, Growth, chain_for, index_at, soft_dirty};
+use super::merge::{Candidate, Fit, Growth, chain_for, soft_dirty};
 use super::spares::Needs;
 use super::{Attributes, Spares, Vma, VmaTree};
 use crate::addr::PageRange;
 use crate::flags::VmaFlags;
 use crate::memory::Memory;
 use crate::platform::Platform;
-use crate::rmap::{self, AnonVma};
+use crate::rmap::{self, AnonVma, RootLock};
 use crate::slab::Ref;
 
 /// What [`VmaTree::plan_modify`] has decided. Good until the tree changes.
@@ -74,18 +74,40 @@ impl VmaTree {
         addr: usize,
         spares: &mut Spares,
     ) -> Ref<Vma> {
-        let (start, end) = (vma.start(), vma.end());
-        debug_assert!(start < addr && addr < end);
-        let pgoff = index_at(vma.pgoff(), start, addr);
-        let rest = PageRange::new(addr, end).unwrap_or(PageRange::EMPTY);
-        let upper = create(memory, spares, rest, pgoff, &vma.attributes(), vma.space());
-        let next = vma.next();
         let root = vma.anon_vma().map(AnonVma::root);
         let lock = root.as_ref().map(|root| root.lock());
-        self.set_bounds(vma, start, addr);
-        self.insert_between(Some(vma), next, upper);
+        let upper = self.split_off(memory, vma, addr, lock.as_ref(), spares);
         if let Some(lock) = &lock {
             rmap::index_again(lock, vma);
+        }
+        upper
+    }
+
+    /// [`split`](Self::split), but `vma` keeps its old place in the trees of its anon_vmas.
+    fn split_off<P: Platform>(
+        &mut self,
+        memory: &Memory<P>,
+        vma: Ref<Vma>,
+        addr: usize,
+        lock: Option<&RootLock>,
+        spares: &mut Spares,
+    ) -> Ref<Vma> {
+        let (start, end) = (vma.start(), vma.end());
+        debug_assert!(start < addr && addr < end);
+        let rest = PageRange::new(addr, end).unwrap_or(PageRange::EMPTY);
+        let attributes = vma.attributes();
+        let upper = create(
+            memory,
+            spares,
+            rest,
+            vma.index_of(addr),
+            &attributes,
+            vma.space(),
+        );
+        // No gap changes: the new VMA is where the old one was.
+        vma.move_bounds(start, addr);
+        self.insert_between(Some(vma), vma.next(), upper);
+        if let Some(lock) = lock {
             rmap::copy_chain(lock, spares, vma, upper);
         }
         upper
@@ -212,13 +234,19 @@ impl ModifyPlan {
             return growth.vma;
         }
         let (front, back) = self.cuts();
-        let vma = if front {
-            tree.split(memory, self.vma, self.range.start(), spares)
-        } else {
-            self.vma
-        };
-        if back {
-            tree.split(memory, vma, self.range.end(), spares);
+        let mut vma = self.vma;
+        if front || back {
+            let root = vma.anon_vma().map(AnonVma::root);
+            let lock = root.as_ref().map(|root| root.lock());
+            if back {
+                tree.split_off(memory, vma, self.range.end(), lock.as_ref(), spares);
+            }
+            if front {
+                vma = tree.split_off(memory, vma, self.range.start(), lock.as_ref(), spares);
+            }
+            if let Some(lock) = &lock {
+                rmap::index_again(lock, self.vma);
+            }
         }
         vma.store_name(self.name);
         tree.set_flags(vma, self.flags);

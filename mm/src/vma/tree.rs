@@ -7,7 +7,7 @@
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Vma;
-use crate::addr::{PAGE_SHIFT, PageRange};
+use crate::addr::PageRange;
 use crate::avl::{Adapter, Avl, Link, Links, Side};
 use crate::flags::VmaFlags;
 use crate::slab::Ref;
@@ -68,7 +68,6 @@ pub(crate) struct VmaTree {
 impl VmaTree {
     /// The first VMA that ends after `addr`: the one that contains it, or else
     /// the next one above.
-    #[inline]
     pub(crate) fn find(&self, addr: usize) -> Option<Ref<Vma>> {
         let mut found = None;
         let mut at = self.tree.root();
@@ -239,15 +238,15 @@ impl VmaTree {
             vma.next().is_none_or(|next| end <= next.start()),
             "into the next VMA"
         );
-        let (old_start, old_end) = (vma.start(), vma.end());
-        let moved = (start.wrapping_sub(old_start) as isize) >> PAGE_SHIFT;
-        vma.set_place(start, end, vma.pgoff().wrapping_add_signed(moved));
-        if start != old_start {
-            self.update_gap(Some(vma));
-        }
-        if end != old_end {
-            self.update_gap(vma.next());
-        }
+        vma.move_bounds(start, end);
+        self.update_gaps_around(vma);
+    }
+
+    /// Makes the gaps on both sides of `vma` right again, after its bounds, or
+    /// those of its neighbours, have changed.
+    pub(super) fn update_gaps_around(&mut self, vma: Ref<Vma>) {
+        self.update_gap(Some(vma));
+        self.update_gap(vma.next());
     }
 
     /// Changes the flags of `vma`.
