@@ -22,10 +22,7 @@ macro_rules! error {
 pub fn write_line(prefix: &str, message: fmt::Arguments<'_>) {
     let mut port = serial::LOG.lock();
     // Writing to a serial port cannot fail.
-    let _ = port
-        .write_str(prefix)
-        .and_then(|()| port.write_fmt(message))
-        .and_then(|()| port.write_str("\n"));
+    let _ = port.write_str(prefix).and_then(|()| port.write_fmt(message)).and_then(|()| port.write_str("\n"));
 }
 
 /// As [`write_line`], for a kernel that is about to stop: does not wait for a

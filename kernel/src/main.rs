@@ -54,11 +54,7 @@ fn kernel_main(info: &'static mut BootInfo) -> ! {
     let mapped = ram.clone();
     // SAFETY: the bootloader maps all RAM at the direct map's place, as the
     // configuration asks, and has no use for what it calls usable.
-    let root = unsafe {
-        arch::paging::build(mapped.ranges(), arch::boot_stack_guard(), &mut || {
-            ram.take_frame()
-        })
-    };
+    let root = unsafe { arch::paging::build(mapped.ranges(), arch::boot_stack_guard(), &mut || ram.take_frame()) };
     let Some(root) = root else {
         panic!("no memory for the kernel's page tables");
     };
@@ -78,8 +74,7 @@ extern "C" fn start() -> ! {
     // SAFETY: the ranges are RAM that the bootloader left to the kernel, less
     // the page tables; the direct map has all of it. The upper half of the
     // root's entries was filled by `build` and does not change.
-    let memory =
-        unsafe { mm::Memory::new(KernelPlatform, ram.ranges(), Some(arch::paging::root())) };
+    let memory = unsafe { mm::Memory::new(KernelPlatform, ram.ranges(), Some(arch::paging::root())) };
     match memory {
         Ok(memory) => memory::init(memory),
         Err(error) => panic!("memory cannot be taken into use: {error:?}"),

@@ -40,22 +40,12 @@ impl Context {
     /// The context of the code that calls this, to be filled in when it
     /// switches away: the thread that the boot code becomes.
     pub const fn for_boot() -> Context {
-        Context {
-            rsp: 0,
-            fs_base: 0,
-            gs_base: 0,
-            fpu: None,
-            stack: None,
-        }
+        Context { rsp: 0, fs_base: 0, gs_base: 0, fpu: None, stack: None }
     }
 
     /// A thread that first runs `entry(argument)` in the kernel, on `stack`,
     /// with interrupts disabled.
-    pub fn for_kernel(
-        stack: KernelStack,
-        entry: extern "C" fn(usize) -> !,
-        argument: usize,
-    ) -> Context {
+    pub fn for_kernel(stack: KernelStack, entry: extern "C" fn(usize) -> !, argument: usize) -> Context {
         // 16-byte alignment at `entry`: the trampoline calls it with the stack empty.
         let rsp = stack.top() - size_of::<SwitchFrame>();
         let frame = SwitchFrame {
@@ -69,25 +59,13 @@ impl Context {
         };
         // SAFETY: inside the stack, which is ours, and nothing runs on it yet.
         unsafe { (rsp as *mut SwitchFrame).write(frame) };
-        Context {
-            rsp,
-            fs_base: 0,
-            gs_base: 0,
-            fpu: None,
-            stack: Some(stack),
-        }
+        Context { rsp, fs_base: 0, gs_base: 0, fpu: None, stack: Some(stack) }
     }
 
     /// A thread that first calls [`crate::task::finish_switch`] and then
     /// returns to the program with the registers of `frame`, `fpu` and the
     /// thread pointer `fs_base`.
-    pub fn for_user(
-        stack: KernelStack,
-        frame: &TrapFrame,
-        fpu: FpuState,
-        fs_base: u64,
-        gs_base: u64,
-    ) -> Context {
+    pub fn for_user(stack: KernelStack, frame: &TrapFrame, fpu: FpuState, fs_base: u64, gs_base: u64) -> Context {
         // Where a system call would have put it.
         let trap_frame = stack.top() - 8 - size_of::<TrapFrame>();
         let rsp = trap_frame - size_of::<SwitchFrame>();
@@ -105,13 +83,7 @@ impl Context {
             (trap_frame as *mut TrapFrame).write(*frame);
             (rsp as *mut SwitchFrame).write(switch);
         }
-        Context {
-            rsp,
-            fs_base,
-            gs_base,
-            fpu: Some(fpu),
-            stack: Some(stack),
-        }
+        Context { rsp, fs_base, gs_base, fpu: Some(fpu), stack: Some(stack) }
     }
 
     /// The program's FPU state: what it was when the thread last stopped running.

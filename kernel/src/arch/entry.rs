@@ -21,10 +21,7 @@ use x86_64::registers::model_specific::{Efer, EferFlags, LStar, Msr, SFMask};
 use x86_64::registers::rflags::RFlags;
 
 use super::cpu::{self, Cpu};
-use super::trap::{
-    self, RFLAGS_INTERRUPT, RFLAGS_USER_CHANGEABLE, TrapFrame, USER_CODE_SELECTOR,
-    USER_DATA_SELECTOR,
-};
+use super::trap::{self, RFLAGS_INTERRUPT, RFLAGS_USER_CHANGEABLE, TrapFrame, USER_CODE_SELECTOR, USER_DATA_SELECTOR};
 use super::{gdt, irq};
 use crate::{syscall, task};
 

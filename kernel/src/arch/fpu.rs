@@ -230,11 +230,7 @@ pub fn reset() {
 
 /// Bytes that the state takes in a signal frame.
 pub fn signal_frame_size() -> usize {
-    if features() == 0 {
-        LEGACY_SIZE
-    } else {
-        size() + size_of::<u32>()
-    }
+    if features() == 0 { LEGACY_SIZE } else { size() + size_of::<u32>() }
 }
 
 /// Stores the CPU's state at user address `addr`, as the `struct _fpstate` of a
@@ -287,9 +283,7 @@ pub fn read_signal_frame(addr: usize) -> Result<(), Errno> {
         let software = &image.0[SOFTWARE_BYTES..LEGACY_SIZE];
         let marked = read_u32(software, 0) == MAGIC1
             && read_u32(software, 16) as usize == size
-            && addr
-                .checked_add(size)
-                .is_some_and(|end| usercopy::read_user(end) == Ok(MAGIC2));
+            && addr.checked_add(size).is_some_and(|end| usercopy::read_user(end) == Ok(MAGIC2));
         let mut components = FEATURES_X87_SSE;
         if marked {
             usercopy::copy_from_user(&mut image.0[LEGACY_SIZE..size], addr + LEGACY_SIZE)?;

@@ -116,9 +116,6 @@ impl Segments {
     pub unsafe fn set_kernel_stack(&self, top: usize) {
         let tss = self.tss.get();
         // SAFETY: only this CPU touches it; the field may be unaligned.
-        unsafe {
-            (&raw mut (*tss).privilege_stack_table[0])
-                .write_unaligned(VirtAddr::new_truncate(top as u64))
-        };
+        unsafe { (&raw mut (*tss).privilege_stack_table[0]).write_unaligned(VirtAddr::new_truncate(top as u64)) };
     }
 }

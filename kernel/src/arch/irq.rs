@@ -33,19 +33,14 @@ pub struct IrqGuard<'a, T> {
 impl<T> IrqMutex<T> {
     /// A lock around `value`.
     pub const fn new(value: T) -> Self {
-        IrqMutex {
-            inner: SpinMutex::new(value),
-        }
+        IrqMutex { inner: SpinMutex::new(value) }
     }
 
     /// Disables interrupts and takes the lock.
     pub fn lock(&self) -> IrqGuard<'_, T> {
         let restore = interrupts::are_enabled();
         interrupts::disable();
-        IrqGuard {
-            guard: Some(self.inner.lock()),
-            restore,
-        }
+        IrqGuard { guard: Some(self.inner.lock()), restore }
     }
 
     /// The value, for a holder that has no guard.

@@ -66,10 +66,8 @@ pub enum Protection {
 
 impl Protection {
     fn flags(self) -> PageTableFlags {
-        let memory = PageTableFlags::PRESENT
-            | PageTableFlags::WRITABLE
-            | PageTableFlags::NO_EXECUTE
-            | PageTableFlags::GLOBAL;
+        let memory =
+            PageTableFlags::PRESENT | PageTableFlags::WRITABLE | PageTableFlags::NO_EXECUTE | PageTableFlags::GLOBAL;
         match self {
             Protection::ReadWrite => memory,
             Protection::Device => memory | PageTableFlags::NO_CACHE | PageTableFlags::WRITE_THROUGH,
@@ -96,12 +94,7 @@ fn index(addr: usize, level: usize) -> usize {
 ///
 /// `root` is a top-level table whose tables all lie in the direct map, and no
 /// one else changes it meanwhile.
-unsafe fn walk(
-    root: PhysAddr,
-    addr: usize,
-    level: usize,
-    tables: TableSource<'_>,
-) -> Option<*mut u64> {
+unsafe fn walk(root: PhysAddr, addr: usize, level: usize, tables: TableSource<'_>) -> Option<*mut u64> {
     let mut table = root;
     for above in (level + 1..4).rev() {
         let entry = table_entry(table, index(addr, above));
@@ -150,30 +143,15 @@ pub unsafe fn build(ram: &[PhysRange], guard: usize, tables: TableSource<'_>) ->
     }
 
     use PageTableFlags as F;
-    let text = (
-        &raw const image::__text_start as usize,
-        &raw const image::__text_end as usize,
-        F::empty(),
-    );
-    let rodata = (
-        &raw const image::__rodata_start as usize,
-        &raw const image::__rodata_end as usize,
-        F::NO_EXECUTE,
-    );
-    let data = (
-        &raw const image::__data_start as usize,
-        &raw const image::__data_end as usize,
-        F::NO_EXECUTE | F::WRITABLE,
-    );
+    let text = (&raw const image::__text_start as usize, &raw const image::__text_end as usize, F::empty());
+    let rodata = (&raw const image::__rodata_start as usize, &raw const image::__rodata_end as usize, F::NO_EXECUTE);
+    let data =
+        (&raw const image::__data_start as usize, &raw const image::__data_end as usize, F::NO_EXECUTE | F::WRITABLE);
     let (boot_root, _) = Cr3::read();
     for (start, end, flags) in [text, rodata, data] {
-        for page in (start..end)
-            .step_by(PAGE_SIZE)
-            .filter(|&page| page != guard)
-        {
+        for page in (start..end).step_by(PAGE_SIZE).filter(|&page| page != guard) {
             // SAFETY: the bootloader's tables lie in RAM; 4 KiB pages are what it maps the image with.
-            let frame = unsafe { walk(boot_root.start_address(), page, 0, &mut || None)?.read() }
-                & ADDRESS_MASK;
+            let frame = unsafe { walk(boot_root.start_address(), page, 0, &mut || None)?.read() } & ADDRESS_MASK;
             // SAFETY: as for the direct map.
             let entry = unsafe { walk(root, page, 0, tables)? };
             // SAFETY: `walk` returns entries of tables.
@@ -204,11 +182,7 @@ unsafe fn map_direct(root: PhysAddr, range: PhysRange, tables: TableSource<'_>) 
             () if fits(PMD_SIZE) => (1, PMD_SIZE),
             () => (0, PAGE_SIZE),
         };
-        let huge = if level > 0 {
-            PageTableFlags::HUGE_PAGE
-        } else {
-            PageTableFlags::empty()
-        };
+        let huge = if level > 0 { PageTableFlags::HUGE_PAGE } else { PageTableFlags::empty() };
         // SAFETY: as the caller promises.
         let entry = unsafe { walk(root, DIRECT_MAP + at, level, tables)? };
         // SAFETY: `walk` returns entries of tables.
@@ -220,34 +194,21 @@ unsafe fn map_direct(root: PhysAddr, range: PhysRange, tables: TableSource<'_>) 
 
 /// Turns on what page tables rely on: no-execute, write protection of
 /// read-only pages for the kernel too, global pages, and, where the CPU has
-/// them, SMEP, SMAP and UMIP.
+/// them, SMEP, SMAP and UMIP. Lets programs ask for alignment checks.
 pub fn enable_protection() {
     const CPUID7_EBX_SMEP: u32 = 1 << 7;
     const CPUID7_EBX_SMAP: u32 = 1 << 20;
     const CPUID7_ECX_UMIP: u32 = 1 << 2;
-    let features = if __cpuid(0).eax >= 7 {
-        Some(__cpuid_count(7, 0))
-    } else {
-        None
-    };
+    let features = if __cpuid(0).eax >= 7 { Some(__cpuid_count(7, 0)) } else { None };
     let (ebx, ecx) = features.map_or((0, 0), |leaf| (leaf.ebx, leaf.ecx));
     let mut cr4 = Cr4Flags::PAGE_GLOBAL;
-    cr4.set(
-        Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION,
-        ebx & CPUID7_EBX_SMEP != 0,
-    );
-    cr4.set(
-        Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION,
-        ebx & CPUID7_EBX_SMAP != 0,
-    );
-    cr4.set(
-        Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION,
-        ecx & CPUID7_ECX_UMIP != 0,
-    );
+    cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, ebx & CPUID7_EBX_SMEP != 0);
+    cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, ebx & CPUID7_EBX_SMAP != 0);
+    cr4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, ecx & CPUID7_ECX_UMIP != 0);
     // SAFETY: the CPU has all of these; they only forbid what the kernel does not do.
     unsafe {
         Efer::update(|flags| flags.insert(EferFlags::NO_EXECUTE_ENABLE));
-        Cr0::update(|flags| flags.insert(Cr0Flags::WRITE_PROTECT));
+        Cr0::update(|flags| flags.insert(Cr0Flags::WRITE_PROTECT | Cr0Flags::ALIGNMENT_MASK));
         Cr4::update(|flags| flags.insert(cr4));
     }
     usercopy::set_smap(cr4.contains(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION));
@@ -310,15 +271,7 @@ pub unsafe fn map(addr: usize, frame: PhysAddr, protection: Protection) -> Resul
 ///
 /// As for [`map`]; the lock of the tables is held.
 unsafe fn map_locked(addr: usize, frame: PhysAddr, protection: Protection) -> Result<(), Errno> {
-    let mut tables = || {
-        Some(
-            memory()
-                .alloc_zeroed(FrameKind::Kernel)
-                .ok()?
-                .into_raw()
-                .addr(),
-        )
-    };
+    let mut tables = || Some(memory().alloc_zeroed(FrameKind::Kernel).ok()?.into_raw().addr());
     // SAFETY: the kernel's own tables; the lock keeps others away.
     let entry = unsafe { walk(root(), addr, 0, &mut tables) }.ok_or(Errno::ENOMEM)?;
     // SAFETY: an entry of a table. It was empty, hence in no TLB.
@@ -343,12 +296,7 @@ pub unsafe fn unmap(addr: usize) -> Option<OwnedFrame> {
     }
     tlb::flush(VirtAddr::new_truncate(addr as u64));
     // SAFETY: the caller gives up the mapping, and with it the frame.
-    Some(unsafe {
-        OwnedFrame::from_raw(
-            Pfn::containing(PhysAddr::new_truncate(value & ADDRESS_MASK)),
-            0,
-        )
-    })
+    Some(unsafe { OwnedFrame::from_raw(Pfn::containing(PhysAddr::new_truncate(value & ADDRESS_MASK)), 0) })
 }
 
 /// Maps one page of device registers for good and returns where.

@@ -19,10 +19,7 @@ struct Controller {
 
 impl Controller {
     const fn new(base: u16) -> Controller {
-        Controller {
-            command: Port::new(base),
-            data: Port::new(base + 1),
-        }
+        Controller { command: Port::new(base), data: Port::new(base + 1) }
     }
 
     fn command(&mut self, value: u8) {
@@ -57,8 +54,7 @@ impl Controller {
     }
 }
 
-static CONTROLLERS: IrqMutex<[Controller; 2]> =
-    IrqMutex::new([Controller::new(0x20), Controller::new(0xa0)]);
+static CONTROLLERS: IrqMutex<[Controller; 2]> = IrqMutex::new([Controller::new(0x20), Controller::new(0xa0)]);
 
 /// Sets up both, with every line masked.
 pub fn init() {

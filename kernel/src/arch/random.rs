@@ -42,9 +42,7 @@ fn from_cpu() -> Option<u64> {
     (0..10).find_map(|_| {
         let (value, ok): (u64, u8);
         // SAFETY: only called when the CPU has the instruction.
-        unsafe {
-            asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nostack, nomem))
-        };
+        unsafe { asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nostack, nomem)) };
         (ok != 0).then_some(value)
     })
 }

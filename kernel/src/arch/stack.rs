@@ -14,22 +14,15 @@ use crate::memory::memory;
 pub const KERNEL_STACK_SIZE: usize = 32 * 1024;
 
 const SLOT_SIZE: usize = PAGE_SIZE + KERNEL_STACK_SIZE;
-const SLOTS: usize = if STACK_WINDOW_SIZE / SLOT_SIZE < MAX_STACKS {
-    STACK_WINDOW_SIZE / SLOT_SIZE
-} else {
-    MAX_STACKS
-};
+const SLOTS: usize =
+    if STACK_WINDOW_SIZE / SLOT_SIZE < MAX_STACKS { STACK_WINDOW_SIZE / SLOT_SIZE } else { MAX_STACKS };
 /// More threads than any machine this runs on has memory for.
 const MAX_STACKS: usize = 64 * 1024;
 /// Stacks that are kept mapped though no thread has them.
 const MAX_SPARE: usize = 32;
 
-static SLOT_TABLE: IrqMutex<SlotTable> = IrqMutex::new(SlotTable {
-    used: [0; SLOTS.div_ceil(64)],
-    search_from: 0,
-    spare: [0; MAX_SPARE],
-    spares: 0,
-});
+static SLOT_TABLE: IrqMutex<SlotTable> =
+    IrqMutex::new(SlotTable { used: [0; SLOTS.div_ceil(64)], search_from: 0, spare: [0; MAX_SPARE], spares: 0 });
 
 struct SlotTable {
     /// One bit per slot: a stack is mapped there, in use or spare.
@@ -77,9 +70,7 @@ impl KernelStack {
         let mut slots = SLOT_TABLE.lock();
         if let Some(spares) = slots.spares.checked_sub(1) {
             slots.spares = spares;
-            return Ok(KernelStack {
-                top: slots.spare[spares],
-            });
+            return Ok(KernelStack { top: slots.spare[spares] });
         }
         let slot = slots.take_slot().ok_or(Errno::ENOMEM)?;
         drop(slots);
@@ -140,7 +131,5 @@ fn unmap_stack(top: usize) {
             memory().free(frame);
         }
     }
-    SLOT_TABLE
-        .lock()
-        .give_back_slot((top - STACK_WINDOW) / SLOT_SIZE - 1);
+    SLOT_TABLE.lock().give_back_slot((top - STACK_WINDOW) / SLOT_SIZE - 1);
 }

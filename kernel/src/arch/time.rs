@@ -58,10 +58,7 @@ impl Calibration {
     /// Starts measuring. The local APIC must be on.
     pub fn start() -> Calibration {
         pit::start();
-        Calibration {
-            cycles: cycles(),
-            timer: apic::timer_count(),
-        }
+        Calibration { cycles: cycles(), timer: apic::timer_count() }
     }
 
     /// Ends the measurement, waiting until it is long enough; from now on both
@@ -70,11 +67,7 @@ impl Calibration {
         let (pit, cycles, timer) = loop {
             match pit::elapsed() {
                 Some(pit) if pit >= PIT_MIN => {
-                    break (
-                        pit,
-                        cycles() - self.cycles,
-                        apic::timer_count() - self.timer,
-                    );
+                    break (pit, cycles() - self.cycles, apic::timer_count() - self.timer);
                 }
                 Some(_) => core::hint::spin_loop(),
                 // Too late to tell how much time went by.
@@ -82,14 +75,8 @@ impl Calibration {
             }
         };
         let hz = (u128::from(cycles) * u128::from(PIT_HZ) / u128::from(pit)).max(1) as u64;
-        NS_PER_CYCLE.store(
-            ((u128::from(NS_PER_SECOND) << 32) / u128::from(hz)) as u64,
-            Ordering::Relaxed,
-        );
-        REAL_TIME_OFFSET.store(
-            (rtc::read() * NS_PER_SECOND).saturating_sub(monotonic_ns()),
-            Ordering::Relaxed,
-        );
+        NS_PER_CYCLE.store(((u128::from(NS_PER_SECOND) << 32) / u128::from(hz)) as u64, Ordering::Relaxed);
+        REAL_TIME_OFFSET.store((rtc::read() * NS_PER_SECOND).saturating_sub(monotonic_ns()), Ordering::Relaxed);
         let timer_hz = u64::from(timer) * PIT_HZ / pit;
         apic::start_timer((timer_hz / TICKS_PER_SECOND).clamp(1, u64::from(u32::MAX)) as u32);
     }
@@ -136,11 +123,7 @@ mod pit {
     pub fn elapsed() -> Option<u64> {
         write(COMMAND, COMMAND_LATCH_CHANNEL_2);
         let count = u64::from(read(CHANNEL_2)) | u64::from(read(CHANNEL_2)) << 8;
-        if read(CONTROL) & CONTROL_OUTPUT == 0 {
-            Some(PIT_MAX.saturating_sub(count))
-        } else {
-            None
-        }
+        if read(CONTROL) & CONTROL_OUTPUT == 0 { Some(PIT_MAX.saturating_sub(count)) } else { None }
     }
 }
 
@@ -184,13 +167,8 @@ mod rtc {
             raw = again;
         }
         let mode = register(STATUS_B);
-        let number = |value: u8| {
-            u64::from(if mode & B_BINARY != 0 {
-                value
-            } else {
-                (value >> 4) * 10 + (value & 0xf)
-            })
-        };
+        let number =
+            |value: u8| u64::from(if mode & B_BINARY != 0 { value } else { (value >> 4) * 10 + (value & 0xf) });
         let mut hour = number(raw[2] & !PM);
         if mode & B_24_HOURS == 0 {
             hour = hour % 12 + if raw[2] & PM != 0 { 12 } else { 0 };
@@ -201,8 +179,7 @@ mod rtc {
 
     /// Days from 1970-01-01 to a date from 2000 to 2099.
     fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
-        const DAYS_BEFORE_MONTH: [u64; 12] =
-            [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
+        const DAYS_BEFORE_MONTH: [u64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
         const DAYS_TO_2000: u64 = 10957;
         let years = year - 2000;
         let before = DAYS_BEFORE_MONTH[(month.clamp(1, 12) - 1) as usize];

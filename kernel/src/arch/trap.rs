@@ -142,11 +142,7 @@ fn gate(vector: usize) -> Gate {
         _ => 0,
     };
     // `int3` and `into` are a program's to execute.
-    let access = if matches!(vector as u8, BREAKPOINT | OVERFLOW) {
-        FROM_USER_MODE
-    } else {
-        0
-    };
+    let access = if matches!(vector as u8, BREAKPOINT | OVERFLOW) { FROM_USER_MODE } else { 0 };
     Gate {
         low: address & 0xffff
             | u64::from(gdt::KERNEL_CODE_SELECTOR) << 16
@@ -161,10 +157,8 @@ fn gate(vector: usize) -> Gate {
 /// Makes exceptions and interrupts of this CPU arrive here.
 pub(super) fn init() {
     let idt = IDT.call_once(|| core::array::from_fn(gate));
-    let pointer = DescriptorTablePointer {
-        limit: (size_of_val(idt) - 1) as u16,
-        base: VirtAddr::from_ptr(idt.as_ptr()),
-    };
+    let pointer =
+        DescriptorTablePointer { limit: (size_of_val(idt) - 1) as u16, base: VirtAddr::from_ptr(idt.as_ptr()) };
     // SAFETY: the table lives for `'static`, and each gate leads to a stub.
     unsafe { lidt(&pointer) };
 }
@@ -246,8 +240,5 @@ fn fatal(frame: &TrapFrame, vector: u8, code: u64) -> ! {
         MACHINE_CHECK => "machine check",
         _ => "exception",
     };
-    panic!(
-        "{name} (vector {vector}, code {code:#x}, address {:#x}) in the kernel: {frame:#x?}",
-        Cr2::read_raw()
-    );
+    panic!("{name} (vector {vector}, code {code:#x}, address {:#x}) in the kernel: {frame:#x?}", Cr2::read_raw());
 }

@@ -203,11 +203,7 @@ pub fn load_u32(addr: usize) -> Result<u32, Errno> {
     let mut value = 0;
     let _unlocked = Unlocked::new();
     // SAFETY: `addr` is a user address and may fault.
-    if unsafe { user_load_u32(addr as *const u32, &mut value) } == 0 {
-        Ok(value)
-    } else {
-        Err(Errno::EFAULT)
-    }
+    if unsafe { user_load_u32(addr as *const u32, &mut value) } == 0 { Ok(value) } else { Err(Errno::EFAULT) }
 }
 
 /// Atomically replaces the number at user address `addr` by `new` if it is
@@ -254,10 +250,7 @@ fn check_futex(addr: usize) -> Result<(), Errno> {
 
 /// Where to go on after a fault at `rip`, if that is an access to user memory.
 pub(super) fn fixup(rip: u64) -> Option<u64> {
-    exception_table()
-        .iter()
-        .find(|entry| entry.fault == rip)
-        .map(|entry| entry.fixup)
+    exception_table().iter().find(|entry| entry.fault == rip).map(|entry| entry.fixup)
 }
 
 #[repr(C)]

@@ -14,6 +14,8 @@ use crate::task::wait::WaitQueue;
 const DLE: u8 = 0x10;
 const END_OF_INPUT: u8 = b'E';
 const RING_SIZE: usize = 4096;
+/// Bytes that are sent with interrupts disabled.
+const WRITE_PIECE: usize = 256;
 
 /// Woken when a byte has arrived or the input has ended.
 pub static READERS: WaitQueue = WaitQueue::new();
@@ -76,9 +78,12 @@ pub fn on_interrupt() {
     tty::input_arrived();
 }
 
-/// Sends `bytes` unchanged.
+/// Sends `bytes` unchanged. Interrupts are let in now and then, because the
+/// line may be slow.
 pub fn write(bytes: &[u8]) {
-    serial::CONSOLE.lock().write(bytes);
+    for piece in bytes.chunks(WRITE_PIECE) {
+        serial::CONSOLE.lock().write(piece);
+    }
 }
 
 /// What there is to read.

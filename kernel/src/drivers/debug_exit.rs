@@ -3,6 +3,7 @@
 use x86_64::instructions::port::Port;
 
 use crate::arch;
+use crate::drivers::serial;
 
 /// QEMU's `isa-debugcon`.
 const STATUS_PORT: u16 = 0xe9;
@@ -50,6 +51,7 @@ fn write_status(bytes: &[u8]) {
 }
 
 fn leave(code: u32) -> ! {
+    serial::drain();
     // SAFETY: a write to this port ends QEMU, or does nothing where the
     // device is missing.
     unsafe { Port::new(EXIT_PORT).write(code) }

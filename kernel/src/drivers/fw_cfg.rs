@@ -41,11 +41,7 @@ struct Request {
 }
 
 /// Where requests are written; the lock also keeps the selected item selected.
-static REQUEST: IrqMutex<Request> = IrqMutex::new(Request {
-    control: 0,
-    length: 0,
-    address: 0,
-});
+static REQUEST: IrqMutex<Request> = IrqMutex::new(Request { control: 0, length: 0, address: 0 });
 
 /// Whether the device is there, with its DMA interface.
 fn is_present() -> bool {
@@ -98,11 +94,7 @@ impl Request {
 
     /// Selects `item` and skips its first `offset` bytes.
     fn select(&mut self, item: u16, offset: u32) -> bool {
-        self.perform(
-            u32::from(item) << 16 | DMA_SELECT | DMA_SKIP,
-            offset,
-            PhysAddr::zero(),
-        )
+        self.perform(u32::from(item) << 16 | DMA_SELECT | DMA_SKIP, offset, PhysAddr::zero())
     }
 
     /// Reads on into all of `buffer`.
@@ -111,8 +103,7 @@ impl Request {
             let addr = buffer.as_ptr() as usize;
             let (piece, rest) = buffer.split_at_mut(buffer.len().min(PAGE_SIZE - addr % PAGE_SIZE));
             buffer = rest;
-            let done = paging::translate(addr)
-                .is_some_and(|phys| self.perform(DMA_READ, piece.len() as u32, phys));
+            let done = paging::translate(addr).is_some_and(|phys| self.perform(DMA_READ, piece.len() as u32, phys));
             if !done {
                 return false;
             }
@@ -138,9 +129,7 @@ impl File {
     /// and leaves `buffer` in part unwritten, when it has not that many.
     #[must_use]
     pub fn read_at(&self, offset: usize, buffer: &mut [u8]) -> bool {
-        let fits = offset
-            .checked_add(buffer.len())
-            .is_some_and(|end| end <= self.size());
+        let fits = offset.checked_add(buffer.len()).is_some_and(|end| end <= self.size());
         let mut request = REQUEST.lock();
         fits && request.select(self.selector, offset as u32) && request.read(buffer)
     }
@@ -165,10 +154,7 @@ pub fn find(name: &str) -> Option<File> {
         let stored = entry[NAME_OFFSET..].split(|&byte| byte == 0).next();
         if stored == Some(name.as_bytes()) {
             let size = u32::from_be_bytes([s0, s1, s2, s3]);
-            return Some(File {
-                selector: u16::from_be_bytes([i0, i1]),
-                size,
-            });
+            return Some(File { selector: u16::from_be_bytes([i0, i1]), size });
         }
     }
     None

@@ -6,10 +6,13 @@ use x86_64::instructions::port::Port;
 
 use crate::arch::irq::IrqMutex;
 
+const CONSOLE_BASE: u16 = 0x3f8;
+const LOG_BASE: u16 = 0x2f8;
+
 /// The program's console.
-pub static CONSOLE: IrqMutex<SerialPort> = IrqMutex::new(SerialPort::new(0x3f8));
+pub static CONSOLE: IrqMutex<SerialPort> = IrqMutex::new(SerialPort::new(CONSOLE_BASE));
 /// The kernel log.
-pub static LOG: IrqMutex<SerialPort> = IrqMutex::new(SerialPort::new(0x2f8));
+pub static LOG: IrqMutex<SerialPort> = IrqMutex::new(SerialPort::new(LOG_BASE));
 
 /// The interrupt line of COM1.
 pub const CONSOLE_IRQ: u8 = 4;
@@ -23,6 +26,7 @@ const FIFO_SIZE: usize = 16;
 
 const LINE_STATUS_DATA_READY: u8 = 1 << 0;
 const LINE_STATUS_TRANSMITTER_EMPTY: u8 = 1 << 5;
+const LINE_STATUS_ALL_SENT: u8 = 1 << 6;
 
 /// One 16550 UART.
 #[derive(Debug)]
@@ -66,11 +70,7 @@ impl SerialPort {
 
     /// A received byte, if there is one.
     pub fn read_byte(&mut self) -> Option<u8> {
-        if self.read_register(5) & LINE_STATUS_DATA_READY != 0 {
-            Some(self.read_register(0))
-        } else {
-            None
-        }
+        if self.read_register(5) & LINE_STATUS_DATA_READY != 0 { Some(self.read_register(0)) } else { None }
     }
 
     /// Sends all of `bytes`, waiting for the transmitter as needed.
@@ -82,6 +82,16 @@ impl SerialPort {
             for &byte in burst {
                 self.write_register(0, byte);
             }
+        }
+    }
+}
+
+/// Waits until both ports have sent all they were given. Takes no lock: for
+/// the end of the machine.
+pub fn drain() {
+    for mut port in [SerialPort::new(CONSOLE_BASE), SerialPort::new(LOG_BASE)] {
+        while port.read_register(5) & LINE_STATUS_ALL_SENT == 0 {
+            core::hint::spin_loop();
         }
     }
 }

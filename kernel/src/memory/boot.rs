@@ -12,10 +12,7 @@ const LOW_MEMORY_END: u64 = 1 << 20;
 /// More pieces than this, and the smallest are not used.
 const MAX_RANGES: usize = 64;
 
-const EMPTY: PhysRange = PhysRange {
-    start: PhysAddr::zero(),
-    end: PhysAddr::zero(),
-};
+const EMPTY: PhysRange = PhysRange { start: PhysAddr::zero(), end: PhysAddr::zero() };
 
 /// The RAM that is free to use.
 #[derive(Clone, Debug)]
@@ -31,24 +28,12 @@ fn size(range: &PhysRange) -> u64 {
 impl BootRam {
     /// What `regions` call usable, above low memory, adjacent pieces joined.
     pub fn new(regions: &[MemoryRegion]) -> BootRam {
-        let mut ram = BootRam {
-            ranges: [EMPTY; MAX_RANGES],
-            len: 0,
-        };
-        for region in regions
-            .iter()
-            .filter(|region| region.kind == MemoryRegionKind::Usable)
-        {
-            let start = region
-                .start
-                .max(LOW_MEMORY_END)
-                .next_multiple_of(PAGE_SIZE as u64);
+        let mut ram = BootRam { ranges: [EMPTY; MAX_RANGES], len: 0 };
+        for region in regions.iter().filter(|region| region.kind == MemoryRegionKind::Usable) {
+            let start = region.start.max(LOW_MEMORY_END).next_multiple_of(PAGE_SIZE as u64);
             let end = region.end & !(PAGE_SIZE as u64 - 1);
             if start < end {
-                ram.add(PhysRange {
-                    start: PhysAddr::new_truncate(start),
-                    end: PhysAddr::new_truncate(end),
-                });
+                ram.add(PhysRange { start: PhysAddr::new_truncate(start), end: PhysAddr::new_truncate(end) });
             }
         }
         ram
@@ -79,9 +64,7 @@ impl BootRam {
     ///
     /// The direct map has all of this RAM, and no one else uses it.
     pub unsafe fn take_frame(&mut self) -> Option<PhysAddr> {
-        let largest = self.ranges[..self.len]
-            .iter_mut()
-            .max_by_key(|range| size(range))?;
+        let largest = self.ranges[..self.len].iter_mut().max_by_key(|range| size(range))?;
         if size(largest) < PAGE_SIZE as u64 {
             return None;
         }

@@ -26,11 +26,7 @@ const CLASSES: usize = 7;
 const REFILL: usize = PAGE_SIZE;
 
 #[global_allocator]
-static HEAP: KernelHeap = KernelHeap(IrqMutex::new(State {
-    heap: Heap::empty(),
-    mapped: 0,
-    lists: [None; CLASSES],
-}));
+static HEAP: KernelHeap = KernelHeap(IrqMutex::new(State { heap: Heap::empty(), mapped: 0, lists: [None; CLASSES] }));
 
 struct KernelHeap(IrqMutex<State>);
 
@@ -93,15 +89,9 @@ impl State {
 
     /// Adds memory, enough for `layout` unless there is less.
     fn grow(&mut self, layout: Layout) -> Option<()> {
-        let wanted = layout
-            .size()
-            .checked_add(layout.align())?
-            .max(GROWTH)
-            .checked_next_multiple_of(PAGE_SIZE)?;
+        let wanted = layout.size().checked_add(layout.align())?.max(GROWTH).checked_next_multiple_of(PAGE_SIZE)?;
         let start = self.mapped;
-        let end = start
-            .checked_add(wanted)
-            .filter(|&end| end <= HEAP_WINDOW_SIZE)?;
+        let end = start.checked_add(wanted).filter(|&end| end <= HEAP_WINDOW_SIZE)?;
         while self.mapped < end && self.map_page().is_some() {
             self.mapped += PAGE_SIZE;
         }
@@ -125,13 +115,7 @@ impl State {
         // Zeroed for the same reasons as a kernel stack is.
         let frame = memory().alloc_zeroed(FrameKind::Kernel).ok()?;
         // SAFETY: the next page of the heap's window, and a frame of our own.
-        match unsafe {
-            paging::map(
-                HEAP_WINDOW + self.mapped,
-                frame.pfn().addr(),
-                Protection::ReadWrite,
-            )
-        } {
+        match unsafe { paging::map(HEAP_WINDOW + self.mapped, frame.pfn().addr(), Protection::ReadWrite) } {
             Ok(()) => {
                 frame.into_raw();
                 Some(())

@@ -115,8 +115,7 @@ pub fn try_push<T>(vec: &mut Vec<T>, value: T) -> Result<(), Errno> {
 /// A copy of `slice`.
 pub fn try_to_vec<T: Clone>(slice: &[T]) -> Result<Vec<T>, Errno> {
     let mut vec = Vec::new();
-    vec.try_reserve_exact(slice.len())
-        .map_err(|_| Errno::ENOMEM)?;
+    vec.try_reserve_exact(slice.len()).map_err(|_| Errno::ENOMEM)?;
     vec.extend_from_slice(slice);
     Ok(vec)
 }
