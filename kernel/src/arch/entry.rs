@@ -63,10 +63,6 @@ pub(super) fn init() {
     }
 }
 
-extern "C" fn handle_syscall(frame: &mut TrapFrame) {
-    syscall::dispatch(frame);
-}
-
 /// Does what is left to do before a return to user mode. Called and returns
 /// with interrupts disabled.
 extern "C" fn prepare_return(frame: &mut TrapFrame) {
@@ -120,7 +116,13 @@ global_asm!(
     "push r15",
     "mov rdi, rsp",
     "sti",
-    "call {handle_syscall}",
+    // As on Linux, the upper half of rax does not matter.
+    "mov eax, eax",
+    "cmp eax, {syscall_limit}",
+    "jae 8f",
+    "call qword ptr [{syscall_table} + rax * 8]",
+    "7:",
+    "mov [rsp + {rax}], rax",
     "cli",
     "cmp byte ptr gs:[{return_work}], 0",
     "jne return_slow",
@@ -140,6 +142,9 @@ global_asm!(
     "mov rsp, [rsp + 4 * 8]",
     "swapgs",
     "sysretq",
+    "8:",
+    "call {syscall_other}",
+    "jmp 7b",
     "",
     ".global user_thread_start",
     "user_thread_start:",
@@ -284,7 +289,10 @@ global_asm!(
     cs = const offset_of!(TrapFrame, cs),
     frame_words = const size_of::<TrapFrame>() / 8,
     gs_base = const cpu::MSR_GS_BASE,
-    handle_syscall = sym handle_syscall,
+    syscall_limit = const syscall::NUMBER_LIMIT,
+    syscall_table = sym syscall::TABLE,
+    syscall_other = sym syscall::other,
+    rax = const offset_of!(TrapFrame, rax),
     start_user_thread = sym start_user_thread,
     prepare_return = sym prepare_return,
     handle_trap = sym trap::handle_trap,
