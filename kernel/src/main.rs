@@ -82,10 +82,10 @@ extern "C" fn start() -> ! {
     let Ok(calibration) = arch::init_devices() else {
         panic!("no memory for device registers");
     };
+    calibration.finish();
     if let Err(error) = fs::init() {
         panic!("the file system cannot be set up: error {}", error.0);
     }
-    calibration.finish();
     drivers::console::init();
     arch::irq::enable();
     log!(

@@ -1,7 +1,7 @@
 //! The files in `/proc/PID` and `/proc/PID/task/TID`.
 
 use alloc::sync::Arc;
-use mm::{Errno, PAGE_SIZE};
+use mm::{Errno, PAGE_SIZE, Platform};
 
 use super::tree::Node;
 use super::{maps, system};
@@ -10,6 +10,7 @@ use crate::fs::dentry::Dentry;
 use crate::fs::file::{FileOps, Seek};
 use crate::fs::io::{Sink, Source, partial};
 use crate::fs::page::Text;
+use crate::memory::memory;
 use crate::syscall::misc;
 use crate::task::limits::{INFINITY, Resource};
 use crate::task::process::{Process, Space, Usage};
@@ -379,11 +380,8 @@ fn status(process: &Process, thread: Option<&Thread>, tid: u32, text: &mut Text)
     for (name, capabilities) in [("CapInh", 0), ("CapPrm", all), ("CapEff", all), ("CapBnd", all), ("CapAmb", 0)] {
         text.put(format_args!("{name}:\t{capabilities:016x}\n"))?;
     }
-    let cpus = thread.map_or(1, |thread| thread.affinity().0);
-    text.put(format_args!(
-        "NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\nCpus_allowed:\t{cpus:x}\n",
-        u32::from(process.no_new_privs()),
-    ))?;
+    text.put(format_args!("NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\n", u32::from(process.no_new_privs()),))?;
+    cpus_allowed(thread.map_or(1, |thread| thread.affinity().0), text)?;
     let usage = match thread {
         Some(thread) => Usage::of_thread(thread),
         None => process.usage(),
@@ -393,6 +391,30 @@ fn status(process: &Process, thread: Option<&Thread>, tid: u32, text: &mut Text)
          voluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t{}\n",
         usage.voluntary, usage.involuntary,
     ))
+}
+
+/// The CPUs that there are of the set `cpus`, as a mask and as a list.
+fn cpus_allowed(cpus: u64, text: &mut Text) -> Result<(), Errno> {
+    let count = memory().platform().cpu_count().min(64);
+    let cpus = cpus & u64::MAX.checked_shr(64 - count as u32).unwrap_or(0);
+    text.put(format_args!("Cpus_allowed:\t{cpus:x}\nCpus_allowed_list:\t"))?;
+    let is_allowed = |cpu: usize| cpu < count && cpus & 1 << cpu != 0;
+    let mut separator = "";
+    let mut cpu = 0;
+    while cpu < count {
+        if !is_allowed(cpu) {
+            cpu += 1;
+            continue;
+        }
+        let last = (cpu..count).take_while(|&next| is_allowed(next)).last().unwrap_or(cpu);
+        match last {
+            _ if last == cpu => text.put(format_args!("{separator}{cpu}"))?,
+            _ => text.put(format_args!("{separator}{cpu}-{last}"))?,
+        }
+        separator = ",";
+        cpu = last + 1;
+    }
+    text.push(b"\n")
 }
 
 fn memory_status(space: &Space, code: (usize, usize), text: &mut Text) -> Result<(), Errno> {

@@ -157,6 +157,9 @@ impl FileOps for DirectoryFile {
         let Body::Directory(directory) = &file.inode().body else {
             return Err(Errno::ENOTDIR);
         };
+        if directory.is_removed() {
+            return Err(Errno::ENOENT);
+        }
         position = emit_dots(file, position, emit);
         if position < 2 {
             return Ok(position);

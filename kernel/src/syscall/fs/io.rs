@@ -127,13 +127,15 @@ pub fn allocate(fd: i32, mode: u32, at: i64, len: i64) -> Result<usize> {
         let is_pipe = file.ops().pipe().is_some();
         return Err(if is_pipe { Errno::ESPIPE } else { Errno::ENODEV });
     };
-    let end = at.checked_add(len).filter(|&end| end <= i64::MAX as u64).ok_or(Errno::EFBIG)?;
+    if at.checked_add(len).is_none_or(|end| end > i64::MAX as u64) {
+        return Err(Errno::EFBIG);
+    }
     match mode {
         0 | KEEP_SIZE => contents.allocate(at, len, mode == 0)?,
-        _ if mode == PUNCH_HOLE | KEEP_SIZE => contents.punch_hole(at, end)?,
+        _ if mode == PUNCH_HOLE | KEEP_SIZE => contents.punch_hole(at, len)?,
         ZERO_RANGE => {
             contents.allocate(at, len, true)?;
-            contents.punch_hole(at, end)?;
+            contents.punch_hole(at, len)?;
         }
         _ => return Err(Errno::EOPNOTSUPP),
     }

@@ -5,7 +5,7 @@ use mm::{Errno, FrameKind, PAGE_SIZE};
 use super::*;
 use crate::arch::time::realtime_ns;
 use crate::arch::usercopy::{copy_to_user, read_user};
-use crate::fs::inode::{Inode, Metadata, S_IFMT, S_IFREG};
+use crate::fs::inode::{Body, Inode, Metadata};
 use crate::fs::tmpfs::space_limit;
 use crate::memory::memory;
 
@@ -222,7 +222,7 @@ fn file_system_record(inode: &Inode) -> Record<120> {
     let mut record = Record::new();
     record.set_u64(0, inode.file_system.magic());
     record.set_u64(8, PAGE_SIZE as u64);
-    if inode.mode() & S_IFMT == S_IFREG || inode.is_directory() {
+    if matches!(inode.body, Body::Regular(_) | Body::Directory(_)) {
         let limit = space_limit();
         let free = limit.saturating_sub(memory().count_frames(FrameKind::Object));
         let free = free.min(memory().free_frames());
