@@ -49,17 +49,13 @@ impl<T> Link<T> {
     /// Links to `to`, or to nothing.
     #[inline(always)]
     pub(crate) fn set(&self, to: Option<Ref<T>>) {
-        self.word
-            .store(to.map_or(0, Ref::as_usize), Ordering::Release);
+        self.word.store(to.map_or(0, Ref::as_usize), Ordering::Release);
     }
 }
 
 impl<T> Default for Link<T> {
     fn default() -> Self {
-        Link {
-            word: AtomicUsize::new(0),
-            _refers_to: PhantomData,
-        }
+        Link { word: AtomicUsize::new(0), _refers_to: PhantomData }
     }
 }
 
@@ -116,12 +112,7 @@ impl<T> Links<T> {
 
 impl<T> Default for Links<T> {
     fn default() -> Self {
-        Links {
-            left: Link::default(),
-            right: Link::default(),
-            parent: Link::default(),
-            height: AtomicU8::new(0),
-        }
+        Links { left: Link::default(), right: Link::default(), parent: Link::default(), height: AtomicU8::new(0) }
     }
 }
 
@@ -157,9 +148,7 @@ pub(crate) struct Avl<A: Adapter> {
 
 impl<A: Adapter> Default for Avl<A> {
     fn default() -> Self {
-        Avl {
-            root: Link::default(),
-        }
+        Avl { root: Link::default() }
     }
 }
 
@@ -363,10 +352,7 @@ impl<A: Adapter> Avl<A> {
 
     fn update_height(node: &A::Node) {
         let links = A::links(node);
-        let (left, right) = (
-            Self::height_of(links.left()),
-            Self::height_of(links.right()),
-        );
+        let (left, right) = (Self::height_of(links.left()), Self::height_of(links.right()));
         links.set_height(left.max(right) + 1);
     }
 
@@ -424,11 +410,7 @@ impl<A: Adapter> Avl<A> {
         if let Some(root) = self.root() {
             assert_eq!(A::links(&root).parent(), None, "the root hangs from a node");
         }
-        assert_eq!(
-            Self::verify_below(self.root()).1,
-            count,
-            "nodes in the tree"
-        );
+        assert_eq!(Self::verify_below(self.root()).1, count, "nodes in the tree");
     }
 
     /// Returns height and number of nodes.
@@ -436,18 +418,11 @@ impl<A: Adapter> Avl<A> {
         let Some(node) = node else { return (0, 0) };
         let links = A::links(&node);
         for child in [links.left(), links.right()].into_iter().flatten() {
-            assert_eq!(
-                A::links(&child).parent(),
-                Some(node),
-                "a child does not know its parent"
-            );
+            assert_eq!(A::links(&child).parent(), Some(node), "a child does not know its parent");
         }
         let (left, left_count) = Self::verify_below(links.left());
         let (right, right_count) = Self::verify_below(links.right());
-        assert!(
-            left.abs_diff(right) <= 1,
-            "out of balance: {left} and {right}"
-        );
+        assert!(left.abs_diff(right) <= 1, "out of balance: {left} and {right}");
         assert_eq!(links.height(), left.max(right) + 1, "wrong height");
         assert!(!A::summarize(&node), "a summary was out of date");
         (links.height(), left_count + right_count + 1)

@@ -106,14 +106,12 @@ mod memory;
 mod object;
 mod paging;
 mod platform;
-#[allow(dead_code, unused_imports)]
 mod rmap;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod slab;
 mod space;
 mod sync;
-#[allow(dead_code, unused_imports)]
 mod vma;
 
 pub use addr::*;

@@ -23,14 +23,8 @@ impl AnonVma {
     /// Locks the trees and counters of all anon_vmas whose root this is, which
     /// must be a root ([`AnonVma::root`]).
     pub(crate) fn lock(&self) -> RootLock<'_> {
-        debug_assert!(
-            self.root
-                .get()
-                .is_some_and(|root| core::ptr::eq(&*root, self))
-        );
-        RootLock {
-            _guard: self.lock.write(),
-        }
+        debug_assert!(self.root.get().is_some_and(|root| core::ptr::eq(&*root, self)));
+        RootLock { _guard: self.lock.write() }
     }
 
     /// Makes a slot from the arena an anon_vma that no VMA is chained to yet.
@@ -127,15 +121,8 @@ fn prepare_first<P: Platform>(memory: &Memory<P>, vma: Ref<Vma>) -> Result<(), O
 
 /// The anon_vma of an adjacent VMA, if `vma` may share it.
 fn neighbours_anon_vma(vma: Ref<Vma>) -> Option<Ref<AnonVma>> {
-    let of_next = vma
-        .next()
-        .filter(|next| may_share(&vma, next))
-        .and_then(|next| shareable(&next));
-    of_next.or_else(|| {
-        vma.prev()
-            .filter(|prev| may_share(prev, &vma))
-            .and_then(|prev| shareable(&prev))
-    })
+    let of_next = vma.next().filter(|next| may_share(&vma, next)).and_then(|next| shareable(&next));
+    of_next.or_else(|| vma.prev().filter(|prev| may_share(prev, &vma)).and_then(|prev| shareable(&prev)))
 }
 
 /// Whether two VMAs, one before the other, differ at most in what `mprotect` can change.
@@ -144,9 +131,7 @@ fn may_share(before: &Vma, after: &Vma) -> bool {
     before.end() == after.start()
         && after.pgoff() == before.pgoff().wrapping_add(before.pages())
         && before.object() == after.object()
-        && (before.flags() ^ after.flags())
-            .difference(irrelevant)
-            .is_empty()
+        && (before.flags() ^ after.flags()).difference(irrelevant).is_empty()
 }
 
 /// The anon_vma of `vma`, unless it is chained to ancestors too: whoever
@@ -188,12 +173,7 @@ pub(crate) fn fork_chain(spares: &mut Spares, parent: Ref<Vma>, child: Ref<Vma>)
 
 /// Chains `to` to all that `from` is chained to, in the same order. Returns
 /// the oldest among them that a forked child may use for its own pages.
-fn attach_all(
-    lock: &RootLock,
-    spares: &mut Spares,
-    from: Ref<Vma>,
-    to: Ref<Vma>,
-) -> Option<Ref<AnonVma>> {
+fn attach_all(lock: &RootLock, spares: &mut Spares, from: Ref<Vma>, to: Ref<Vma>) -> Option<Ref<AnonVma>> {
     debug_assert!(to.anon_vma().is_none());
     let mut reusable = None;
     let mut newer: Option<Ref<Avc>> = None;
@@ -328,8 +308,7 @@ pub(crate) fn index_again(_: &RootLock, vma: Ref<Vma>) {
 
 /// The anon_vmas that `vma` is chained to, newest first, each with the link.
 pub(super) fn chain(vma: Ref<Vma>) -> impl Iterator<Item = (Ref<Avc>, Ref<AnonVma>)> {
-    core::iter::successors(vma.chain(), |avc| avc.older.get())
-        .filter_map(|avc| Some((avc, avc.anon_vma.get()?)))
+    core::iter::successors(vma.chain(), |avc| avc.older.get()).filter_map(|avc| Some((avc, avc.anon_vma.get()?)))
 }
 
 impl Vma {
@@ -341,7 +320,6 @@ impl Vma {
     /// Whether the VMA is chained to one anon_vma or none: not to any that a
     /// parent process has pages in.
     pub(crate) fn has_short_chain(&self) -> bool {
-        self.chain()
-            .is_none_or(|newest| newest.older.get().is_none())
+        self.chain().is_none_or(|newest| newest.older.get().is_none())
     }
 }

@@ -23,10 +23,7 @@ impl Adapter for ByIndex {
 
     fn summarize(node: &Avc) -> bool {
         let mut last = node.last();
-        for child in [node.links.left(), node.links.right()]
-            .into_iter()
-            .flatten()
-        {
+        for child in [node.links.left(), node.links.right()].into_iter().flatten() {
             last = last.max(child.subtree_last());
         }
         let changed = last != node.subtree_last();
@@ -35,8 +32,7 @@ impl Adapter for ByIndex {
     }
 
     fn inherit(from: &Avc, to: &Avc) {
-        to.subtree_last
-            .store(from.subtree_last(), Ordering::Relaxed);
+        to.subtree_last.store(from.subtree_last(), Ordering::Relaxed);
     }
 }
 
@@ -49,7 +45,7 @@ impl Avc {
         self.last.load(Ordering::Relaxed)
     }
 
-    fn subtree_last(&self) -> usize {
+    pub(super) fn subtree_last(&self) -> usize {
         self.subtree_last.load(Ordering::Relaxed)
     }
 }
@@ -58,18 +54,13 @@ impl Avc {
 pub(super) fn insert(anon_vma: &AnonVma, avc: Ref<Avc>) {
     if let Some(vma) = avc.vma.get() {
         avc.first.store(vma.pgoff(), Ordering::Relaxed);
-        avc.last
-            .store(vma.pgoff() + (vma.pages() - 1), Ordering::Relaxed);
+        avc.last.store(vma.pgoff() + (vma.pages() - 1), Ordering::Relaxed);
     }
     let first = avc.first();
     let mut place = None;
     let mut at = anon_vma.tree.root();
     while let Some(node) = at {
-        let side = if first < node.first() {
-            Side::Left
-        } else {
-            Side::Right
-        };
+        let side = if first < node.first() { Side::Left } else { Side::Right };
         place = Some((node, side));
         at = match side {
             Side::Left => node.links.left(),
@@ -83,62 +74,10 @@ pub(super) fn insert(anon_vma: &AnonVma, avc: Ref<Avc>) {
 pub(super) fn update(anon_vma: &AnonVma, avc: Ref<Avc>) {
     let Some(vma) = avc.vma.get() else { return };
     if vma.pgoff() == avc.first() {
-        avc.last
-            .store(vma.pgoff() + (vma.pages() - 1), Ordering::Relaxed);
+        avc.last.store(vma.pgoff() + (vma.pages() - 1), Ordering::Relaxed);
         anon_vma.tree.refresh(avc);
     } else {
         anon_vma.tree.remove(avc);
         insert(anon_vma, avc);
-    }
-}
-
-/// The first node at or below `top` that overlaps `first..=last`.
-pub(super) fn first_overlap(top: Option<Ref<Avc>>, first: usize, last: usize) -> Option<Ref<Avc>> {
-    let mut node = top.filter(|top| top.subtree_last() >= first)?;
-    // Something at or below `node` ends late enough. The first in order that
-    // does is the answer, unless it starts too late, as then all after it do.
-    loop {
-        if let Some(left) = node
-            .links
-            .left()
-            .filter(|left| left.subtree_last() >= first)
-        {
-            node = left;
-        } else if node.first() > last {
-            return None;
-        } else if node.last() >= first {
-            return Some(node);
-        } else {
-            node = node.links.right()?;
-        }
-    }
-}
-
-/// The next node after `node` that overlaps `first..=last`.
-pub(super) fn next_overlap(node: Ref<Avc>, first: usize, last: usize) -> Option<Ref<Avc>> {
-    let mut node = node;
-    loop {
-        if let Some(right) = node
-            .links
-            .right()
-            .filter(|right| right.subtree_last() >= first)
-        {
-            return first_overlap(Some(right), first, last);
-        }
-        // Up to the first ancestor that comes after.
-        loop {
-            let above = node.links.parent()?;
-            let after = above.links.left() == Some(node);
-            node = above;
-            if after {
-                break;
-            }
-        }
-        if node.first() > last {
-            return None;
-        }
-        if node.last() >= first {
-            return Some(node);
-        }
     }
 }

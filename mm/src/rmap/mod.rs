@@ -48,6 +48,8 @@ mod interval;
 mod tests;
 #[cfg(any(test, feature = "sim"))]
 mod verify;
+#[cfg(any(test, feature = "sim"))]
+mod walk;
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -56,9 +58,7 @@ use crate::slab::Ref;
 use crate::sync::RwLock;
 use crate::vma::Vma;
 
-pub(crate) use chain::{
-    RootLock, adopt_chain, copy_chain, drop_chain, fork_chain, index_again, prepare, unlink,
-};
+pub(crate) use chain::{RootLock, adopt_chain, copy_chain, drop_chain, fork_chain, index_again, prepare, unlink};
 use interval::ByIndex;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use verify::{verify, verify_all};
@@ -125,30 +125,6 @@ impl AnonVma {
         this.root.get().unwrap_or(this)
     }
 
-    /// Calls `f` with every VMA that may map a page whose index is between
-    /// `first` and `last` (inclusive), in ascending order of page offset,
-    /// until it returns `false`. Holds the root's lock for reading meanwhile.
-    ///
-    /// "May": the page is there only if the page table says so.
-    pub(crate) fn walk(
-        this: Ref<AnonVma>,
-        first: usize,
-        last: usize,
-        mut f: impl FnMut(Ref<Vma>) -> bool,
-    ) {
-        let root = AnonVma::root(this);
-        let _lock = root.lock.read();
-        let mut at = interval::first_overlap(this.tree.root(), first, last);
-        while let Some(avc) = at {
-            if let Some(vma) = avc.vma.get()
-                && !f(vma)
-            {
-                return;
-            }
-            at = interval::next_overlap(avc, first, last);
-        }
-    }
-
     /// The anon_vmas that `vma` is chained to, newest first.
     pub(crate) fn chain_of(vma: Ref<Vma>) -> impl Iterator<Item = Ref<AnonVma>> {
         chain::chain(vma).map(|(_, anon_vma)| anon_vma)
@@ -163,10 +139,5 @@ impl AnonVma {
     /// more for a root.
     pub(crate) fn children(&self) -> u32 {
         self.children.load(Ordering::Relaxed)
-    }
-
-    /// Whether this one has no ancestor.
-    pub(crate) fn is_root(this: Ref<AnonVma>) -> bool {
-        AnonVma::root(this) == this
     }
 }

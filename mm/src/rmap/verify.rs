@@ -21,48 +21,19 @@ pub(crate) fn verify(vmas: impl IntoIterator<Item = Ref<Vma>>) {
             continue;
         };
         let members: Vec<_> = chain(vma).map(|(_, anon_vma)| anon_vma).collect();
-        assert_eq!(
-            members.len(),
-            vma.chain_len(),
-            "{vma:?}: a link without an anon_vma"
-        );
-        assert!(
-            members.contains(&anon_vma),
-            "{vma:?} is not chained to its anon_vma"
-        );
+        assert_eq!(members.len(), vma.chain_len(), "{vma:?}: a link without an anon_vma");
+        assert!(members.contains(&anon_vma), "{vma:?} is not chained to its anon_vma");
         let root = AnonVma::root(anon_vma);
-        assert_eq!(
-            members.last(),
-            Some(&root),
-            "{vma:?}: the root is not the oldest"
-        );
+        assert_eq!(members.last(), Some(&root), "{vma:?}: the root is not the oldest");
         for (avc, member) in chain(vma) {
-            assert_eq!(
-                AnonVma::root(member),
-                root,
-                "{vma:?} is chained to two families"
-            );
-            assert_eq!(
-                avc.vma.get(),
-                Some(vma),
-                "a link of {vma:?} names another VMA"
-            );
+            assert_eq!(AnonVma::root(member), root, "{vma:?} is chained to two families");
+            assert_eq!(avc.vma.get(), Some(vma), "a link of {vma:?} names another VMA");
             assert_eq!(avc.first(), vma.pgoff(), "{vma:?}: first index");
-            assert_eq!(
-                avc.last() + 1,
-                vma.pgoff() + vma.pages(),
-                "{vma:?}: last index"
-            );
-            assert!(
-                nodes(member).contains(&avc),
-                "{vma:?} is not in a tree it is chained to"
-            );
+            assert_eq!(avc.last() + 1, vma.pgoff() + vma.pages(), "{vma:?}: last index");
+            assert!(nodes(member).contains(&avc), "{vma:?} is not in a tree it is chained to");
         }
         let known = chains.entry(anon_vma).or_insert_with(|| members.clone());
-        assert_eq!(
-            *known, members,
-            "{vma:?}: two VMAs of one anon_vma differ in their chains"
-        );
+        assert_eq!(*known, members, "{vma:?}: two VMAs of one anon_vma differ in their chains");
     }
 }
 
@@ -85,22 +56,12 @@ pub(crate) fn verify_all(vmas: impl IntoIterator<Item = Ref<Vma>>) {
         anon_vma.tree.verify(count);
         let firsts: Vec<_> = nodes(anon_vma).iter().map(|avc| avc.first()).collect();
         assert!(firsts.is_sorted(), "a tree is out of order");
-        assert_eq!(
-            anon_vma.active(),
-            active.get(&anon_vma).copied().unwrap_or(0),
-            "active VMAs"
-        );
-        let children = members
-            .keys()
-            .filter(|other| other.parent.get() == Some(anon_vma))
-            .count();
+        assert_eq!(anon_vma.active(), active.get(&anon_vma).copied().unwrap_or(0), "active VMAs");
+        let children = members.keys().filter(|other| other.parent.get() == Some(anon_vma)).count();
         assert_eq!(anon_vma.children() as usize, children, "children");
     }
 }
 
 fn nodes(anon_vma: Ref<AnonVma>) -> Vec<Ref<Avc>> {
-    std::iter::successors(anon_vma.tree.first(), |avc| {
-        Avl::<super::ByIndex>::next(*avc)
-    })
-    .collect()
+    std::iter::successors(anon_vma.tree.first(), |avc| Avl::<super::ByIndex>::next(*avc)).collect()
 }

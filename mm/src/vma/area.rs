@@ -8,7 +8,7 @@ use crate::flags::VmaFlags;
 use crate::object::Object;
 use crate::rmap::{AnonVma, Avc};
 use crate::slab::Ref;
-use crate::sync::{RwLock, SpinLock, SpinLockGuard};
+use crate::sync::{SpinLock, SpinLockGuard};
 
 /// Bytes that nothing is placed in below a VMA that grows down (Linux's
 /// default `stack_guard_gap`, 256 pages).
@@ -45,7 +45,6 @@ pub(crate) struct Vma {
     chain: Link<Avc>,
     space: AtomicUsize,
 
-    lock: RwLock<()>,
     prepare: SpinLock<()>,
     attached: AtomicBool,
 }
@@ -103,11 +102,11 @@ impl Vma {
     #[inline(always)]
     pub(crate) fn index_of(&self, addr: usize) -> usize {
         // Wraps for an address below, as when asking what the offset would be there.
-        self.pgoff()
-            .wrapping_add_signed((addr.wrapping_sub(self.start()) as isize) >> PAGE_SHIFT)
+        self.pgoff().wrapping_add_signed((addr.wrapping_sub(self.start()) as isize) >> PAGE_SHIFT)
     }
 
     /// Where the VMA has the page of that index, if it does.
+    #[cfg(any(test, feature = "sim"))]
     #[inline]
     pub(crate) fn address_of(&self, index: usize) -> Option<usize> {
         let page = index.wrapping_sub(self.pgoff());
@@ -136,11 +135,7 @@ impl Vma {
     /// All that decides with what it may merge, besides place and anon_vma.
     #[inline]
     pub(crate) fn attributes(&self) -> Attributes {
-        Attributes {
-            flags: self.flags(),
-            object: self.object(),
-            name: self.name(),
-        }
+        Attributes { flags: self.flags(), object: self.object(), name: self.name() }
     }
 
     /// What its new anonymous pages name as their mapping; `None` before the
@@ -168,15 +163,7 @@ impl Vma {
         self.space.load(Ordering::Relaxed)
     }
 
-    /// Held for reading by who uses the VMA without the mmap lock, and for
-    /// writing by who changes it.
-    #[inline]
-    pub(crate) fn lock(&self) -> &RwLock<()> {
-        &self.lock
-    }
-
-    /// Whether it is in its address space's tree. Who found it without the
-    /// mmap lock checks that under [`Vma::lock`].
+    /// Whether it is in its address space's tree.
     #[inline]
     pub(crate) fn is_attached(&self) -> bool {
         self.attached.load(Ordering::Acquire)
@@ -248,13 +235,7 @@ impl Vma {
 
     /// Makes a slot from the arena a VMA that is in no tree and has no
     /// anon_vma. Takes over a reference to the object.
-    pub(super) fn init(
-        &self,
-        range: PageRange,
-        pgoff: usize,
-        attributes: &Attributes,
-        space: usize,
-    ) {
+    pub(super) fn init(&self, range: PageRange, pgoff: usize, attributes: &Attributes, space: usize) {
         self.set_place(range.start(), range.end(), pgoff);
         self.store_flags(attributes.flags);
         self.store_name(attributes.name);
@@ -278,13 +259,6 @@ impl Vma {
 
 impl core::fmt::Debug for Vma {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(
-            f,
-            "{:#x}..{:#x} @{:#x} {:?}",
-            self.start(),
-            self.end(),
-            self.pgoff(),
-            self.flags()
-        )
+        write!(f, "{:#x}..{:#x} @{:#x} {:?}", self.start(), self.end(), self.pgoff(), self.flags())
     }
 }

@@ -30,20 +30,12 @@ pub(crate) struct GapRequest {
 impl GapRequest {
     /// Room for `len` bytes at any page of `low..high`.
     pub(crate) const fn new(len: usize, low: usize, high: usize) -> GapRequest {
-        GapRequest {
-            len,
-            low,
-            high,
-            align_mask: 0,
-            align_offset: 0,
-        }
+        GapRequest { len, low, high, align_mask: 0, align_offset: 0 }
     }
 
     /// How large a gap must be.
     fn needed(&self) -> Option<usize> {
-        self.len
-            .checked_add(self.align_mask)
-            .filter(|&needed| needed != 0)
+        self.len.checked_add(self.align_mask).filter(|&needed| needed != 0)
     }
 
     /// The highest address in the gap `start..end`, if its part inside the
@@ -114,11 +106,7 @@ fn start_of_gap(vma: &Vma) -> usize {
 fn last_gap_before(vma: Ref<Vma>, needed: usize) -> Option<Ref<Vma>> {
     let mut node = vma;
     loop {
-        if let Some(found) = node
-            .links
-            .left()
-            .and_then(|left| last_gap_below(left, needed))
-        {
+        if let Some(found) = node.links.left().and_then(|left| last_gap_below(left, needed)) {
             return Some(found);
         }
         // Up to the first ancestor that comes before.
@@ -140,11 +128,7 @@ fn last_gap_before(vma: Ref<Vma>, needed: usize) -> Option<Ref<Vma>> {
 fn first_gap_after(vma: Ref<Vma>, needed: usize) -> Option<Ref<Vma>> {
     let mut node = vma;
     loop {
-        if let Some(found) = node
-            .links
-            .right()
-            .and_then(|right| first_gap_below(right, needed))
-        {
+        if let Some(found) = node.links.right().and_then(|right| first_gap_below(right, needed)) {
             return Some(found);
         }
         loop {

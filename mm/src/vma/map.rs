@@ -55,24 +55,12 @@ impl VmaTree {
     /// Decides how to map a range that overlaps no VMA.
     pub(crate) fn plan_map(&self, new: &NewMapping) -> MapPlan {
         let (prev, next) = self.around(new.range.start());
-        let allowed =
-            |vma: &Ref<Vma>| new.merge != MergeWith::NotSource || new.copied_from != Some(*vma);
-        let candidate = Candidate {
-            range: new.range,
-            pgoff: new.pgoff,
-            attributes: new.attributes,
-            pages_of: new.copied_from,
-        };
-        let fit = candidate.fit(
-            prev.filter(allowed),
-            next.filter(|next| new.merge != MergeWith::Prev && allowed(next)),
-        );
-        MapPlan {
-            new: *new,
-            prev,
-            next,
-            fit,
-        }
+        let allowed = |vma: &Ref<Vma>| new.merge != MergeWith::NotSource || new.copied_from != Some(*vma);
+        let candidate =
+            Candidate { range: new.range, pgoff: new.pgoff, attributes: new.attributes, pages_of: new.copied_from };
+        let fit =
+            candidate.fit(prev.filter(allowed), next.filter(|next| new.merge != MergeWith::Prev && allowed(next)));
+        MapPlan { new: *new, prev, next, fit }
     }
 
     /// Adds a copy of `parent`, a VMA of a process that forks, after all VMAs
@@ -86,10 +74,7 @@ impl VmaTree {
         space: usize,
         spares: &mut Spares,
     ) -> Ref<Vma> {
-        let attributes = Attributes {
-            flags,
-            ..parent.attributes()
-        };
+        let attributes = Attributes { flags, ..parent.attributes() };
         let wiped = flags.contains(VmaFlags::WIPEONFORK);
         let pgoff = if wiped && attributes.object.is_none() {
             // Its pages, none so far, belong where they are.
@@ -115,38 +100,17 @@ impl MapPlan {
     /// What the commit draws.
     pub(crate) fn needs(&self) -> Needs {
         match self.growth() {
-            Some(growth) => Needs {
-                vmas: 0,
-                avcs: growth.chain.avcs(),
-                anon_vmas: 0,
-            },
+            Some(growth) => Needs { vmas: 0, avcs: growth.chain.avcs(), anon_vmas: 0 },
             None => Needs::map(self.new.copied_from),
         }
     }
 
-    /// Whether the range becomes part of a VMA that is there.
-    pub(crate) fn merges(&self) -> bool {
-        self.fit != Fit::Neither
-    }
-
     /// Maps the range; returns the VMA that has it now. The objects drawn are
     /// at most [`MapPlan::needs`], or [`Needs::map`].
-    pub(crate) fn commit<P: Platform>(
-        &self,
-        tree: &mut VmaTree,
-        memory: &Memory<P>,
-        spares: &mut Spares,
-    ) -> Ref<Vma> {
+    pub(crate) fn commit<P: Platform>(&self, tree: &mut VmaTree, memory: &Memory<P>, spares: &mut Spares) -> Ref<Vma> {
         let new = &self.new;
         let Some(growth) = self.growth() else {
-            let vma = create(
-                memory,
-                spares,
-                new.range,
-                new.pgoff,
-                &new.attributes,
-                new.space,
-            );
+            let vma = create(memory, spares, new.range, new.pgoff, &new.attributes, new.space);
             tree.insert_between(self.prev, self.next, vma);
             if let Some(source) = new.copied_from
                 && let Some(anon_vma) = source.anon_vma()

@@ -71,17 +71,13 @@ impl Candidate {
             (None, None) => Fit::Neither,
             (Some(prev), None) => Fit::Prev(prev),
             (None, Some(next)) => Fit::Next(next),
-            (Some(prev), Some(next)) if anon_vmas_agree(prev.anon_vma(), next.anon_vma()) => {
-                Fit::Both(prev, next)
-            }
+            (Some(prev), Some(next)) if anon_vmas_agree(prev.anon_vma(), next.anon_vma()) => Fit::Both(prev, next),
             (Some(prev), Some(_)) => Fit::Prev(prev),
         }
     }
 
     fn continues(&self, prev: &Vma) -> bool {
-        prev.end() == self.range.start()
-            && prev.pgoff().wrapping_add(prev.pages()) == self.pgoff
-            && self.is_like(prev)
+        prev.end() == self.range.start() && prev.pgoff().wrapping_add(prev.pages()) == self.pgoff && self.is_like(prev)
     }
 
     fn is_continued_by(&self, next: &Vma) -> bool {
@@ -92,9 +88,7 @@ impl Candidate {
 
     fn is_like(&self, vma: &Vma) -> bool {
         let other = vma.attributes();
-        (self.attributes.flags ^ other.flags)
-            .difference(VmaFlags::IGNORE_MERGE)
-            .is_empty()
+        (self.attributes.flags ^ other.flags).difference(VmaFlags::IGNORE_MERGE).is_empty()
             && self.attributes.object == other.object
             && self.attributes.name == other.name
             && chains_fit(vma, self.pages_of)
@@ -184,11 +178,7 @@ impl Growth {
 
 /// The chain that `vma`, when it grows, needs from `others`: those who go
 /// first, as theirs costs nothing.
-pub(super) fn chain_for(
-    vma: &Vma,
-    going: [Option<Ref<Vma>>; 2],
-    staying: Option<Ref<Vma>>,
-) -> Chain {
+pub(super) fn chain_for(vma: &Vma, going: [Option<Ref<Vma>>; 2], staying: Option<Ref<Vma>>) -> Chain {
     if vma.anon_vma().is_some() {
         return Chain::Own;
     }

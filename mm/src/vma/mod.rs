@@ -30,11 +30,12 @@
 //!   [`VmaTree::remove`] and [`retire`].
 //!   Where only one side of a VMA goes, [`VmaTree::resize`] does without a split.
 //! - *Grow* a VMA (a stack) or shrink it: [`VmaTree::resize`]. To grow one and
-//!   merge it with the next (`mremap`, `brk`): map what is to be added, with
-//!   the same attributes and the page index that goes on; `copied_from` the VMA itself.
-//! - *Move*: map the new range with `copied_from`. The source is retired, or
-//!   with `MREMAP_DONTUNMAP` and moved whole, unlinked ([`unlink`](crate::rmap::unlink))
-//!   and rebased ([`VmaTree::rebase`]).
+//!   merge it with the next (`mremap`): map what is to be added, with the same
+//!   attributes, the page index that goes on, and `copied_from` the VMA itself.
+//! - *Move*: map the new range with `copied_from`. Then look the source up
+//!   again, for it may have become part of the new VMA. Its range is unmapped,
+//!   or, with `MREMAP_DONTUNMAP` and moved whole, the VMA is unlinked
+//!   ([`unlink`](crate::rmap::unlink)) and rebased ([`VmaTree::rebase`]).
 //! - *First write fault* of a private VMA: [`prepare`](crate::rmap::prepare).
 //! - *Fork*: for each VMA, reserve [`Needs::fork`], then
 //!   [`VmaTree::append_fork`] to the child's tree.
@@ -47,9 +48,6 @@
 //!   ([`VmaTree::verify`] checks that).
 //! - A VMA that is in a tree is attached; it has a reference to its object;
 //!   its chain is as `rmap` describes.
-//! - Who reads without a lock that keeps writers out follows links to objects
-//!   that exist, and finds out under the VMA's lock whether what it found is
-//!   still attached.
 
 mod area;
 mod gap;
@@ -64,7 +62,6 @@ pub(crate) mod tests;
 
 pub(crate) use area::{Attributes, STACK_GUARD_GAP, Vma};
 pub(crate) use gap::GapRequest;
-pub(crate) use map::{MapPlan, MergeWith, NewMapping, retire};
-pub(crate) use modify::ModifyPlan;
+pub(crate) use map::{MergeWith, NewMapping, retire};
 pub(crate) use spares::{Needs, Spares};
 pub(crate) use tree::VmaTree;

@@ -25,44 +25,23 @@ impl VmaTree {
     /// Decides how to give `range`, all of which is in `vma`, other flags and
     /// another name: by making it part of a neighbour, or else by splitting
     /// off what is before and after.
-    pub(crate) fn plan_modify(
-        &self,
-        vma: Ref<Vma>,
-        range: PageRange,
-        flags: VmaFlags,
-        name: u32,
-    ) -> ModifyPlan {
-        debug_assert!(
-            vma.start() <= range.start() && range.end() <= vma.end() && !range.is_empty()
-        );
+    pub(crate) fn plan_modify(&self, vma: Ref<Vma>, range: PageRange, flags: VmaFlags, name: u32) -> ModifyPlan {
+        debug_assert!(vma.start() <= range.start() && range.end() <= vma.end() && !range.is_empty());
         let at_start = range.start() == vma.start();
         let at_end = range.end() == vma.end();
         let growth = if at_start || at_end {
             let candidate = Candidate {
                 range,
                 pgoff: vma.index_of(range.start()),
-                attributes: Attributes {
-                    flags,
-                    name,
-                    object: vma.object(),
-                },
+                attributes: Attributes { flags, name, object: vma.object() },
                 pages_of: Some(vma),
             };
-            let fit = candidate.fit(
-                vma.prev().filter(|_| at_start),
-                vma.next().filter(|_| at_end),
-            );
+            let fit = candidate.fit(vma.prev().filter(|_| at_start), vma.next().filter(|_| at_end));
             growth(vma, range, flags, fit)
         } else {
             None
         };
-        ModifyPlan {
-            vma,
-            range,
-            flags,
-            name,
-            growth,
-        }
+        ModifyPlan { vma, range, flags, name, growth }
     }
 
     /// Splits `vma` at `addr`, which is inside it. It keeps what is below;
@@ -96,14 +75,7 @@ impl VmaTree {
         debug_assert!(start < addr && addr < end);
         let rest = PageRange::new(addr, end).unwrap_or(PageRange::EMPTY);
         let attributes = vma.attributes();
-        let upper = create(
-            memory,
-            spares,
-            rest,
-            vma.index_of(addr),
-            &attributes,
-            vma.space(),
-        );
+        let upper = create(memory, spares, rest, vma.index_of(addr), &attributes, vma.space());
         // No gap changes: the new VMA is where the old one was.
         vma.move_bounds(start, addr);
         self.insert_between(Some(vma), vma.next(), upper);
@@ -155,13 +127,7 @@ fn growth(vma: Ref<Vma>, range: PageRange, flags: VmaFlags, fit: Fit) -> Option<
     let whole = range.start() == vma.start() && range.end() == vma.end();
     let (grows, start, end, goes, shrinks) = match fit {
         Fit::Neither => return None,
-        Fit::Both(prev, next) => (
-            prev,
-            prev.start(),
-            next.end(),
-            [Some(vma), Some(next)],
-            None,
-        ),
+        Fit::Both(prev, next) => (prev, prev.start(), next.end(), [Some(vma), Some(next)], None),
         Fit::Prev(prev) if whole => (prev, prev.start(), range.end(), [Some(vma), None], None),
         Fit::Prev(prev) => {
             let rest = (vma, range.end(), vma.end());
@@ -173,10 +139,7 @@ fn growth(vma: Ref<Vma>, range: PageRange, flags: VmaFlags, fit: Fit) -> Option<
             (next, range.start(), next.end(), [None, None], Some(rest))
         }
     };
-    let gone = goes
-        .into_iter()
-        .flatten()
-        .fold(flags, |all, gone| all | gone.flags());
+    let gone = goes.into_iter().flatten().fold(flags, |all, gone| all | gone.flags());
     Some(Growth {
         vma: grows,
         start,
@@ -192,42 +155,21 @@ impl ModifyPlan {
     /// What the commit draws.
     pub(crate) fn needs(&self) -> Needs {
         if let Some(growth) = &self.growth {
-            return Needs {
-                vmas: 0,
-                avcs: growth.chain.avcs(),
-                anon_vmas: 0,
-            };
+            return Needs { vmas: 0, avcs: growth.chain.avcs(), anon_vmas: 0 };
         }
         let (front, back) = self.cuts();
         let cuts = usize::from(front) + usize::from(back);
-        Needs {
-            vmas: cuts,
-            avcs: cuts * self.vma.chain_len(),
-            anon_vmas: 0,
-        }
-    }
-
-    /// Whether the range becomes part of a neighbour.
-    pub(crate) fn merges(&self) -> bool {
-        self.growth.is_some()
+        Needs { vmas: cuts, avcs: cuts * self.vma.chain_len(), anon_vmas: 0 }
     }
 
     /// Whether something is to be split off before the range, and after it.
     fn cuts(&self) -> (bool, bool) {
-        (
-            self.vma.start() < self.range.start(),
-            self.range.end() < self.vma.end(),
-        )
+        (self.vma.start() < self.range.start(), self.range.end() < self.vma.end())
     }
 
     /// Does it; returns the VMA that has the range now, and perhaps more. The
     /// objects drawn are at most [`ModifyPlan::needs`].
-    pub(crate) fn commit<P: Platform>(
-        &self,
-        tree: &mut VmaTree,
-        memory: &Memory<P>,
-        spares: &mut Spares,
-    ) -> Ref<Vma> {
+    pub(crate) fn commit<P: Platform>(&self, tree: &mut VmaTree, memory: &Memory<P>, spares: &mut Spares) -> Ref<Vma> {
         if let Some(growth) = &self.growth {
             growth.commit(tree, spares);
             free_merged(memory, growth);

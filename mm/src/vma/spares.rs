@@ -20,29 +20,17 @@ pub(crate) struct Needs {
 
 impl Needs {
     /// Nothing.
-    pub(crate) const NONE: Needs = Needs {
-        vmas: 0,
-        avcs: 0,
-        anon_vmas: 0,
-    };
+    pub(crate) const NONE: Needs = Needs { vmas: 0, avcs: 0, anon_vmas: 0 };
 
     /// For a new VMA, whether it merges or not, in which pages of
     /// `copied_from` are to be put, if of any.
     pub(crate) fn map(copied_from: Option<Ref<Vma>>) -> Needs {
-        Needs {
-            vmas: 1,
-            avcs: copied_from.map_or(0, |from| from.chain_len()),
-            anon_vmas: 0,
-        }
+        Needs { vmas: 1, avcs: copied_from.map_or(0, |from| from.chain_len()), anon_vmas: 0 }
     }
 
     /// For splitting `vma` in two.
     pub(crate) fn split(vma: Ref<Vma>) -> Needs {
-        Needs {
-            vmas: 1,
-            avcs: vma.chain_len(),
-            anon_vmas: 0,
-        }
+        Needs { vmas: 1, avcs: vma.chain_len(), anon_vmas: 0 }
     }
 
     /// For cutting the VMAs of `tree` at both ends of `range`, or changing all
@@ -59,16 +47,8 @@ impl Needs {
     /// For the child's copy of `vma` at a fork.
     pub(crate) fn fork(vma: Ref<Vma>) -> Needs {
         match vma.anon_vma() {
-            Some(_) => Needs {
-                vmas: 1,
-                avcs: vma.chain_len() + 1,
-                anon_vmas: 1,
-            },
-            None => Needs {
-                vmas: 1,
-                avcs: 0,
-                anon_vmas: 0,
-            },
+            Some(_) => Needs { vmas: 1, avcs: vma.chain_len() + 1, anon_vmas: 1 },
+            None => Needs { vmas: 1, avcs: 0, anon_vmas: 0 },
         }
     }
 
@@ -104,10 +84,7 @@ impl<'m> Spares<'m> {
     /// # Errors
     ///
     /// [`OutOfMemory`], and then nothing has been drawn.
-    pub(crate) fn reserve<P: Platform>(
-        memory: &'m Memory<P>,
-        needs: Needs,
-    ) -> Result<Spares<'m>, OutOfMemory> {
+    pub(crate) fn reserve<P: Platform>(memory: &'m Memory<P>, needs: Needs) -> Result<Spares<'m>, OutOfMemory> {
         let arenas = &memory.arenas;
         Ok(Spares {
             arenas,
@@ -134,9 +111,7 @@ impl<'m> Spares<'m> {
 
     /// Takes an anon_vma, in an undefined state; for `rmap` alone.
     pub(crate) fn anon_vma(&mut self) -> Ref<AnonVma> {
-        self.anon_vmas
-            .take()
-            .unwrap_or_else(|| exhausted("anon_vmas"))
+        self.anon_vmas.take().unwrap_or_else(|| exhausted("anon_vmas"))
     }
 }
 

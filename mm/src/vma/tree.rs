@@ -116,11 +116,7 @@ impl VmaTree {
     /// The VMAs that have a byte in `start..end`, in ascending order. The
     /// step to the next one is made before a VMA is handed out, so it may be
     /// removed meanwhile.
-    pub(crate) fn overlapping(
-        &self,
-        start: usize,
-        end: usize,
-    ) -> impl Iterator<Item = Ref<Vma>> + use<> {
+    pub(crate) fn overlapping(&self, start: usize, end: usize) -> impl Iterator<Item = Ref<Vma>> + use<> {
         let mut at = self.find(start);
         core::iter::from_fn(move || {
             let vma = at.filter(|vma| vma.start() < end)?;
@@ -131,10 +127,7 @@ impl VmaTree {
 
     /// Whether some VMA has a page in `range`.
     pub(crate) fn overlaps(&self, range: PageRange) -> bool {
-        !range.is_empty()
-            && self
-                .find(range.start())
-                .is_some_and(|vma| vma.start() < range.end())
+        !range.is_empty() && self.find(range.start()).is_some_and(|vma| vma.start() < range.end())
     }
 
     /// All VMAs in ascending order; see [`VmaTree::overlapping`].
@@ -147,28 +140,11 @@ impl VmaTree {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Puts in `vma`, which overlaps none that is there.
-    pub(crate) fn insert(&mut self, vma: Ref<Vma>) {
-        let (prev, next) = self.around(vma.start());
-        self.insert_between(prev, next, vma);
-    }
-
     /// Puts in `vma` between two neighbours.
-    pub(super) fn insert_between(
-        &mut self,
-        prev: Option<Ref<Vma>>,
-        next: Option<Ref<Vma>>,
-        vma: Ref<Vma>,
-    ) {
+    pub(super) fn insert_between(&mut self, prev: Option<Ref<Vma>>, next: Option<Ref<Vma>>, vma: Ref<Vma>) {
         debug_assert!(vma.start() < vma.end());
-        debug_assert!(
-            prev.is_none_or(|prev| prev.end() <= vma.start()),
-            "overlaps the previous VMA"
-        );
-        debug_assert!(
-            next.is_none_or(|next| vma.end() <= next.start()),
-            "overlaps the next VMA"
-        );
+        debug_assert!(prev.is_none_or(|prev| prev.end() <= vma.start()), "overlaps the previous VMA");
+        debug_assert!(next.is_none_or(|next| vma.end() <= next.start()), "overlaps the next VMA");
         vma.prev.set(prev);
         vma.next.set(next);
         match prev {
@@ -230,14 +206,8 @@ impl VmaTree {
     /// Changes the bounds of `vma`. The pages that stay keep their page index.
     pub(super) fn set_bounds(&mut self, vma: Ref<Vma>, start: usize, end: usize) {
         debug_assert!(start < end);
-        debug_assert!(
-            vma.prev().is_none_or(|prev| prev.end() <= start),
-            "into the previous VMA"
-        );
-        debug_assert!(
-            vma.next().is_none_or(|next| end <= next.start()),
-            "into the next VMA"
-        );
+        debug_assert!(vma.prev().is_none_or(|prev| prev.end() <= start), "into the previous VMA");
+        debug_assert!(vma.next().is_none_or(|next| end <= next.start()), "into the next VMA");
         vma.move_bounds(start, end);
         self.update_gaps_around(vma);
     }
@@ -293,10 +263,7 @@ impl VmaTree {
             assert!(vma.is_attached(), "{vma:?} is marked as detached");
             assert!(vma.start() < vma.end(), "{vma:?} is empty");
             assert_eq!(vma.prev(), prev, "previous of {vma:?}");
-            assert!(
-                prev.is_none_or(|prev| prev.end() <= vma.start()),
-                "{prev:?} overlaps {vma:?}"
-            );
+            assert!(prev.is_none_or(|prev| prev.end() <= vma.start()), "{prev:?} overlaps {vma:?}");
             assert_eq!(vma.gap(), gap_before(&vma), "gap before {vma:?}");
             assert_eq!(Avl::<ByAddress>::next(vma), vma.next(), "next of {vma:?}");
             count += 1;

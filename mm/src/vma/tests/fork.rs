@@ -87,10 +87,9 @@ fn inherited_parts_merge_with_each_other() {
 fn inherited_memory_moved_next_to_fresh_memory_stays_apart() {
     // Companion of CVE-2026-23077: the copied VMA is a forked child's.
     on_a_machine(|memory| {
-        for (first, end, after) in [
-            (0, 2, ["aabb..cc", "wwww..ww", "11--..11"]),
-            (4, 6, ["..aabbcc", "..wwwwww", "..--1111"]),
-        ] {
+        for (first, end, after) in
+            [(0, 2, ["aabb..cc", "wwww..ww", "11--..11"]), (4, 6, ["..aabbcc", "..wwwwww", "..--1111"])]
+        {
             let parent = Process::draw(memory, ["......aa", "......ww", "......11"]);
             let mut child = parent.fork();
             child.map(2, 4, RW);
@@ -171,10 +170,7 @@ fn an_anon_vma_is_not_reused_while_somebody_uses_it() {
         first.unmap(0, 2);
         let third = second.fork();
         verify_family(&[&first, &second, &third]);
-        let used: Vec<_> = [&first, &second, &third]
-            .iter()
-            .map(|p| p.at(2).anon_vma())
-            .collect();
+        let used: Vec<_> = [&first, &second, &third].iter().map(|p| p.at(2).anon_vma()).collect();
         assert!(used[0] != used[1] && used[1] != used[2] && used[0] != used[2]);
         drop(second);
         // The second process's may serve the third one's child now.
@@ -194,21 +190,7 @@ fn fork_needs_what_it_says() {
     on_a_machine(|memory| {
         let first = Process::draw(memory, ["aa", "ww", "11"]);
         let second = first.fork();
-        assert_eq!(
-            Needs::fork(first.at(0)),
-            Needs {
-                vmas: 1,
-                avcs: 2,
-                anon_vmas: 1
-            }
-        );
-        assert_eq!(
-            Needs::fork(second.at(0)),
-            Needs {
-                vmas: 1,
-                avcs: 3,
-                anon_vmas: 1
-            }
-        );
+        assert_eq!(Needs::fork(first.at(0)), Needs { vmas: 1, avcs: 2, anon_vmas: 1 });
+        assert_eq!(Needs::fork(second.at(0)), Needs { vmas: 1, avcs: 3, anon_vmas: 1 });
     });
 }

@@ -19,123 +19,57 @@ fn alone() {
 
 #[test]
 fn next_to_others_with_other_flags() {
-    mapping(
-        ["aa..bb", "rr..xx", "--..--"],
-        2,
-        4,
-        RW,
-        ["aabbcc", "rrwwxx", "------"],
-    );
+    mapping(["aa..bb", "rr..xx", "--..--"], 2, 4, RW, ["aabbcc", "rrwwxx", "------"]);
 }
 
 #[test]
 fn after_previous() {
-    mapping(
-        ["aa..bb", "ww..rr", "--..--"],
-        2,
-        4,
-        RW,
-        ["aaaabb", "wwwwrr", "------"],
-    );
+    mapping(["aa..bb", "ww..rr", "--..--"], 2, 4, RW, ["aaaabb", "wwwwrr", "------"]);
 }
 
 #[test]
 fn before_next() {
-    mapping(
-        ["aa..bb", "rr..ww", "--..--"],
-        2,
-        4,
-        RW,
-        ["aabbbb", "rrwwww", "------"],
-    );
+    mapping(["aa..bb", "rr..ww", "--..--"], 2, 4, RW, ["aabbbb", "rrwwww", "------"]);
 }
 
 #[test]
 fn between_both() {
-    mapping(
-        ["aa..bb", "ww..ww", "--..--"],
-        2,
-        4,
-        RW,
-        ["aaaaaa", "wwwwww", "------"],
-    );
+    mapping(["aa..bb", "ww..ww", "--..--"], 2, 4, RW, ["aaaaaa", "wwwwww", "------"]);
 }
 
 #[test]
 fn not_adjacent() {
-    mapping(
-        ["aa....bb", "ww....ww", "--....--"],
-        3,
-        5,
-        RW,
-        ["aa.bb.cc", "ww.ww.ww", "--.--.--"],
-    );
+    mapping(["aa....bb", "ww....ww", "--....--"], 3, 5, RW, ["aa.bb.cc", "ww.ww.ww", "--.--.--"]);
 }
 
 #[test]
 fn after_written() {
-    mapping(
-        ["aa..bb", "ww..rr", "11..22"],
-        2,
-        4,
-        RW,
-        ["aaaabb", "wwwwrr", "111122"],
-    );
+    mapping(["aa..bb", "ww..rr", "11..22"], 2, 4, RW, ["aaaabb", "wwwwrr", "111122"]);
 }
 
 #[test]
 fn before_written() {
-    mapping(
-        ["aa..bb", "rr..ww", "11..22"],
-        2,
-        4,
-        RW,
-        ["aabbbb", "rrwwww", "112222"],
-    );
+    mapping(["aa..bb", "rr..ww", "11..22"], 2, 4, RW, ["aabbbb", "rrwwww", "112222"]);
 }
 
 #[test]
 fn between_written_and_not() {
-    mapping(
-        ["aa..bb", "ww..ww", "11..--"],
-        2,
-        4,
-        RW,
-        ["aaaaaa", "wwwwww", "111111"],
-    );
+    mapping(["aa..bb", "ww..ww", "11..--"], 2, 4, RW, ["aaaaaa", "wwwwww", "111111"]);
 }
 
 #[test]
 fn between_not_written_and_written() {
-    mapping(
-        ["aa..bb", "ww..ww", "--..11"],
-        2,
-        4,
-        RW,
-        ["aaaaaa", "wwwwww", "111111"],
-    );
+    mapping(["aa..bb", "ww..ww", "--..11"], 2, 4, RW, ["aaaaaa", "wwwwww", "111111"]);
 }
 
 #[test]
 fn between_both_of_one_anon_vma() {
-    mapping(
-        ["aa..bb", "ww..ww", "11..11"],
-        2,
-        4,
-        RW,
-        ["aaaaaa", "wwwwww", "111111"],
-    );
+    mapping(["aa..bb", "ww..ww", "11..11"], 2, 4, RW, ["aaaaaa", "wwwwww", "111111"]);
 }
 
 #[test]
 fn between_two_anon_vmas_goes_to_the_previous() {
-    mapping(
-        ["aa..bb", "ww..ww", "11..22"],
-        2,
-        4,
-        RW,
-        ["aaaabb", "wwwwww", "111122"],
-    );
+    mapping(["aa..bb", "ww..ww", "11..22"], 2, 4, RW, ["aaaabb", "wwwwww", "111122"]);
 }
 
 #[test]
@@ -143,9 +77,8 @@ fn page_index_must_go_on() {
     on_a_machine(|memory| {
         let mut process = Process::new(memory);
         // Written elsewhere, pages 0..2 are indexed as if 100 pages higher.
-        process
-            .tree
-            .insert(process.detached(pages(0, 2), natural(100), anonymous(RW)));
+        let elsewhere = process.detached(pages(0, 2), natural(100), anonymous(RW));
+        process.insert(elsewhere);
         process.map(2, 4, RW);
         process.expect(["aabb", "wwww", "----"]);
         let mut new = NewMapping {
@@ -174,18 +107,9 @@ fn attributes_must_be_equal() {
         let attributes = [
             anonymous(RW),
             anonymous(RW | VmaFlags::LOCKED),
-            Attributes {
-                name: 1,
-                ..anonymous(RW)
-            },
-            Attributes {
-                object: Some(one.raw()),
-                ..anonymous(RW)
-            },
-            Attributes {
-                object: Some(two.raw()),
-                ..anonymous(RW)
-            },
+            Attributes { name: 1, ..anonymous(RW) },
+            Attributes { object: Some(one.raw()), ..anonymous(RW) },
+            Attributes { object: Some(two.raw()), ..anonymous(RW) },
             anonymous(RW | VmaFlags::DONTEXPAND),
             anonymous(RW | VmaFlags::DONTEXPAND),
         ];
@@ -208,10 +132,7 @@ fn object_mappings_merge_and_keep_one_reference() {
     on_a_machine(|memory| {
         let object = memory.create_object(1, b"file").expect("memory");
         let mut process = Process::new(memory);
-        let attributes = Attributes {
-            object: Some(object.raw()),
-            ..anonymous(RO)
-        };
+        let attributes = Attributes { object: Some(object.raw()), ..anonymous(RO) };
         for page in [0, 2, 1, 5] {
             process.map_new(&NewMapping {
                 range: pages(page, page + 1),
@@ -289,96 +210,47 @@ fn copying(before: Picture, from: usize, first: usize, end: usize, after: Pictur
 
 #[test]
 fn copied_alone_is_chained_like_its_source() {
-    copying(
-        ["....aa", "....ww", "....11"],
-        4,
-        1,
-        3,
-        [".aa.bb", ".ww.ww", ".11.11"],
-    );
+    copying(["....aa", "....ww", "....11"], 4, 1, 3, [".aa.bb", ".ww.ww", ".11.11"]);
 }
 
 #[test]
 fn copied_into_unwritten_next() {
     // CVE-2026-23077: the next VMA must get the anon_vma of the pages.
-    copying(
-        ["..aa..bb", "..ww..ww", "..--..11"],
-        6,
-        0,
-        2,
-        ["aaaa..bb", "wwww..ww", "1111..11"],
-    );
+    copying(["..aa..bb", "..ww..ww", "..--..11"], 6, 0, 2, ["aaaa..bb", "wwww..ww", "1111..11"]);
 }
 
 #[test]
 fn copied_into_unwritten_previous() {
-    copying(
-        ["aa....bb", "ww....ww", "--....11"],
-        6,
-        2,
-        4,
-        ["aaaa..bb", "wwww..ww", "1111..11"],
-    );
+    copying(["aa....bb", "ww....ww", "--....11"], 6, 2, 4, ["aaaa..bb", "wwww..ww", "1111..11"]);
 }
 
 #[test]
 fn copied_between_two_unwritten() {
-    copying(
-        ["aa..bb..cc", "ww..ww..ww", "--..--..11"],
-        8,
-        2,
-        4,
-        ["aaaaaa..bb", "wwwwww..ww", "111111..11"],
-    );
+    copying(["aa..bb..cc", "ww..ww..ww", "--..--..11"], 8, 2, 4, ["aaaaaa..bb", "wwwwww..ww", "111111..11"]);
 }
 
 #[test]
 fn copied_between_unwritten_and_its_own() {
-    copying(
-        ["aa..bb..cc", "ww..ww..ww", "--..11..11"],
-        8,
-        2,
-        4,
-        ["aaaaaa..bb", "wwwwww..ww", "111111..11"],
-    );
-    copying(
-        ["aa..bb..cc", "ww..ww..ww", "11..--..11"],
-        8,
-        2,
-        4,
-        ["aaaaaa..bb", "wwwwww..ww", "111111..11"],
-    );
+    copying(["aa..bb..cc", "ww..ww..ww", "--..11..11"], 8, 2, 4, ["aaaaaa..bb", "wwwwww..ww", "111111..11"]);
+    copying(["aa..bb..cc", "ww..ww..ww", "11..--..11"], 8, 2, 4, ["aaaaaa..bb", "wwwwww..ww", "111111..11"]);
 }
 
 #[test]
 fn copied_next_to_another_anon_vma() {
-    copying(
-        ["aa..bb..cc", "ww..ww..ww", "11..22..33"],
-        8,
-        2,
-        4,
-        ["aabbcc..dd", "wwwwww..ww", "112233..22"],
-    );
+    copying(["aa..bb..cc", "ww..ww..ww", "11..22..33"], 8, 2, 4, ["aabbcc..dd", "wwwwww..ww", "112233..22"]);
 }
 
 #[test]
 fn copied_between_another_and_unwritten() {
-    copying(
-        ["aa..bb..cc", "ww..ww..ww", "11..--..22"],
-        8,
-        2,
-        4,
-        ["aabbbb..cc", "wwwwww..ww", "112222..22"],
-    );
+    copying(["aa..bb..cc", "ww..ww..ww", "11..--..22"], 8, 2, 4, ["aabbbb..cc", "wwwwww..ww", "112222..22"]);
 }
 
 #[test]
 fn copied_but_the_source_stays_apart() {
     on_a_machine(|memory| {
-        for (merge, after) in [
-            (MergeWith::Any, ["aaaa", "wwww", "----"]),
-            (MergeWith::NotSource, ["aabb", "wwww", "----"]),
-        ] {
+        for (merge, after) in
+            [(MergeWith::Any, ["aaaa", "wwww", "----"]), (MergeWith::NotSource, ["aabb", "wwww", "----"])]
+        {
             let mut process = Process::draw(memory, ["aa", "ww", "--"]);
             let source = process.at(0);
             process.map_new(&NewMapping {

@@ -41,33 +41,20 @@ pub(crate) fn natural(page: usize) -> usize {
 }
 
 pub(crate) fn anonymous(flags: VmaFlags) -> Attributes {
-    Attributes {
-        flags,
-        object: None,
-        name: 0,
-    }
+    Attributes { flags, object: None, name: 0 }
 }
 
 /// Runs a test with a machine of its own, and sees that it frees everything.
 pub(crate) fn on_a_machine(test: impl FnOnce(&Machine)) {
     let memory = sim::memory(1, 4096);
     test(&memory);
-    assert_eq!(
-        in_use(&memory),
-        [0; 4],
-        "VMAs, chain links, anon_vmas, objects left"
-    );
+    assert_eq!(in_use(&memory), [0; 4], "VMAs, chain links, anon_vmas, objects left");
 }
 
 /// How many VMAs, chain links, anon_vmas and objects there are.
 pub(crate) fn in_use(memory: &Machine) -> [usize; 4] {
     let arenas = &memory.arenas;
-    [
-        arenas.vmas.in_use(),
-        arenas.avcs.in_use(),
-        arenas.anon_vmas.in_use(),
-        arenas.objects.in_use(),
-    ]
+    [arenas.vmas.in_use(), arenas.avcs.in_use(), arenas.anon_vmas.in_use(), arenas.objects.in_use()]
 }
 
 /// The VMAs of a process.
@@ -78,20 +65,14 @@ pub(crate) struct Process<'m> {
 
 impl<'m> Process<'m> {
     pub(crate) fn new(memory: &'m Machine) -> Process<'m> {
-        Process {
-            memory,
-            tree: VmaTree::default(),
-        }
+        Process { memory, tree: VmaTree::default() }
     }
 
     /// A process with the VMAs of a picture.
     pub(crate) fn draw(memory: &'m Machine, picture: Picture) -> Process<'m> {
         let mut process = Process::new(memory);
         let [names, flags, anon] = picture.map(str::as_bytes);
-        assert!(
-            names.len() == flags.len() && names.len() == anon.len(),
-            "rows of different lengths"
-        );
+        assert!(names.len() == flags.len() && names.len() == anon.len(), "rows of different lengths");
         let mut owners: [Option<Ref<Vma>>; 256] = [None; 256];
         let mut first = 0;
         while first < names.len() {
@@ -117,7 +98,7 @@ impl<'m> Process<'m> {
                     }
                     Some(owner) => process.chain_like(owner, vma),
                 }
-                process.tree.insert(vma);
+                process.insert(vma);
             }
             first = end;
         }
@@ -125,13 +106,14 @@ impl<'m> Process<'m> {
         process
     }
 
+    /// Puts a VMA where it belongs.
+    pub(crate) fn insert(&mut self, vma: Ref<Vma>) {
+        let (prev, next) = self.tree.around(vma.start());
+        self.tree.insert_between(prev, next, vma);
+    }
+
     /// A VMA that is in no tree yet.
-    pub(crate) fn detached(
-        &self,
-        range: PageRange,
-        pgoff: usize,
-        attributes: Attributes,
-    ) -> Ref<Vma> {
+    pub(crate) fn detached(&self, range: PageRange, pgoff: usize, attributes: Attributes) -> Ref<Vma> {
         let mut spares = self.spares(Needs::map(None));
         super::map::create(self.memory, &mut spares, range, pgoff, &attributes, 7)
     }
@@ -169,13 +151,7 @@ impl<'m> Process<'m> {
     }
 
     /// Maps a place for pages of `source` to move to, as `mremap` does.
-    pub(crate) fn copy(
-        &mut self,
-        source: Ref<Vma>,
-        first: usize,
-        end: usize,
-        from: usize,
-    ) -> Ref<Vma> {
+    pub(crate) fn copy(&mut self, source: Ref<Vma>, first: usize, end: usize, from: usize) -> Ref<Vma> {
         let pgoff = match source.anon_vma() {
             Some(_) => source.index_of(addr(from)),
             None => natural(first),
@@ -203,18 +179,13 @@ impl<'m> Process<'m> {
     /// Changes the flags of a range in one VMA.
     pub(crate) fn modify(&mut self, first: usize, end: usize, flags: VmaFlags) -> Ref<Vma> {
         let vma = self.at(first);
-        let plan = self
-            .tree
-            .plan_modify(vma, pages(first, end), flags, vma.name());
+        let plan = self.tree.plan_modify(vma, pages(first, end), flags, vma.name());
         let limit = self.tree.len() + plan.needs().vmas();
         let mut spares = self.spares(plan.needs());
         let vma = plan.commit(&mut self.tree, self.memory, &mut spares);
         assert!(self.tree.len() <= limit);
         assert!(vma.start() <= addr(first) && addr(end) <= vma.end());
         assert_eq!(vma.flags(), flags);
-        if !plan.merges() {
-            assert_eq!(vma.range(), pages(first, end));
-        }
         vma
     }
 
@@ -238,9 +209,7 @@ impl<'m> Process<'m> {
         let mut child = Process::new(self.memory);
         for vma in self.tree.iter() {
             let mut spares = self.spares(Needs::fork(vma));
-            child
-                .tree
-                .append_fork(self.memory, vma, vma.flags(), 8, &mut spares);
+            child.tree.append_fork(self.memory, vma, vma.flags(), 8, &mut spares);
         }
         child
     }

@@ -12,33 +12,12 @@ const PAGES: usize = 600;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Insert {
-        first: usize,
-        len: usize,
-        grows_down: bool,
-    },
-    Remove {
-        at: usize,
-    },
-    Resize {
-        at: usize,
-        first: usize,
-        len: usize,
-    },
-    Flags {
-        at: usize,
-        grows_down: bool,
-    },
-    Find {
-        page: usize,
-    },
-    Gap {
-        len: usize,
-        low: usize,
-        span: usize,
-        align: u32,
-        offset: usize,
-    },
+    Insert { first: usize, len: usize, grows_down: bool },
+    Remove { at: usize },
+    Resize { at: usize, first: usize, len: usize },
+    Flags { at: usize, grows_down: bool },
+    Find { page: usize },
+    Gap { len: usize, low: usize, span: usize, align: u32, offset: usize },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -61,17 +40,12 @@ fn step() -> impl Strategy<Value = Step> {
 type Model = BTreeMap<usize, (usize, bool)>;
 
 fn free(model: &Model, first: usize, end: usize, but: Option<usize>) -> bool {
-    model
-        .iter()
-        .all(|(&start, &(stop, _))| Some(start) == but || stop <= first || end <= start)
+    model.iter().all(|(&start, &(stop, _))| Some(start) == but || stop <= first || end <= start)
 }
 
 /// The VMA at or after a page.
 fn find(model: &Model, page: usize) -> Option<usize> {
-    model
-        .iter()
-        .find(|&(_, &(end, _))| page < end)
-        .map(|(&start, _)| start)
+    model.iter().find(|&(_, &(end, _))| page < end).map(|(&start, _)| start)
 }
 
 /// All gaps as bytes, in ascending order.
@@ -103,24 +77,15 @@ fn brute_force(model: &Model, request: &GapRequest, top_down: bool) -> Option<us
 }
 
 fn down(grows_down: bool) -> VmaFlags {
-    if grows_down {
-        RW | VmaFlags::GROWSDOWN
-    } else {
-        RW
-    }
+    if grows_down { RW | VmaFlags::GROWSDOWN } else { RW }
 }
 
 fn run(process: &mut Process, model: &mut Model, step: &Step) {
     match *step {
-        Step::Insert {
-            first,
-            len,
-            grows_down,
-        } => {
+        Step::Insert { first, len, grows_down } => {
             if free(model, first, first + len, None) {
-                let vma =
-                    process.detached(pages(first, first + len), 0, anonymous(down(grows_down)));
-                process.tree.insert(vma);
+                let vma = process.detached(pages(first, first + len), 0, anonymous(down(grows_down)));
+                process.insert(vma);
                 model.insert(first, (first + len, grows_down));
             }
         }
@@ -134,9 +99,7 @@ fn run(process: &mut Process, model: &mut Model, step: &Step) {
         Step::Resize { at, first, len } => {
             let Some(start) = find(model, at) else { return };
             if free(model, first, first + len, Some(start)) && between(model, start, first) == 0 {
-                process
-                    .tree
-                    .resize(process.at(start), pages(first, first + len));
+                process.tree.resize(process.at(start), pages(first, first + len));
                 let (_, grows_down) = model.remove(&start).expect("it is there");
                 model.insert(first, (first + len, grows_down));
             }
@@ -150,13 +113,7 @@ fn run(process: &mut Process, model: &mut Model, step: &Step) {
             let found = process.tree.find(addr(page)).map(|vma| vma.start());
             assert_eq!(found, find(model, page).map(addr));
         }
-        Step::Gap {
-            len,
-            low,
-            span,
-            align,
-            offset,
-        } => {
+        Step::Gap { len, low, span, align, offset } => {
             let request = GapRequest {
                 len: len << PAGE_SHIFT,
                 low: addr(low),
@@ -165,16 +122,8 @@ fn run(process: &mut Process, model: &mut Model, step: &Step) {
                 align_offset: offset << PAGE_SHIFT,
             };
             let tree = &process.tree;
-            assert_eq!(
-                tree.gap_top_down(&request),
-                brute_force(model, &request, true),
-                "{request:x?}"
-            );
-            assert_eq!(
-                tree.gap_bottom_up(&request),
-                brute_force(model, &request, false),
-                "{request:x?}"
-            );
+            assert_eq!(tree.gap_top_down(&request), brute_force(model, &request, true), "{request:x?}");
+            assert_eq!(tree.gap_bottom_up(&request), brute_force(model, &request, false), "{request:x?}");
         }
     }
 }
@@ -182,10 +131,7 @@ fn run(process: &mut Process, model: &mut Model, step: &Step) {
 /// How many VMAs lie between two pages that no VMA overlaps.
 fn between(model: &Model, one: usize, two: usize) -> usize {
     let (low, high) = (one.min(two), one.max(two));
-    model
-        .keys()
-        .filter(|&&start| low < start && start < high)
-        .count()
+    model.keys().filter(|&&start| low < start && start < high).count()
 }
 
 proptest! {
@@ -212,24 +158,11 @@ fn empty_tree_has_room_at_both_ends() {
     on_a_machine(|memory| {
         let process = Process::new(memory);
         let request = GapRequest::new(0x3000, 0x1_0000, 0x10_0000);
-        assert_eq!(
-            process.tree.gap_top_down(&request),
-            Some(0x10_0000 - 0x3000)
-        );
+        assert_eq!(process.tree.gap_top_down(&request), Some(0x10_0000 - 0x3000));
         assert_eq!(process.tree.gap_bottom_up(&request), Some(0x1_0000));
         assert_eq!(process.tree.find(0), None);
-        assert_eq!(
-            process
-                .tree
-                .gap_top_down(&GapRequest::new(0x10_0000, 0x1_0000, 0x10_0000)),
-            None
-        );
-        assert_eq!(
-            process
-                .tree
-                .gap_top_down(&GapRequest::new(0, 0, usize::MAX)),
-            None
-        );
+        assert_eq!(process.tree.gap_top_down(&GapRequest::new(0x10_0000, 0x1_0000, 0x10_0000)), None);
+        assert_eq!(process.tree.gap_top_down(&GapRequest::new(0, 0, usize::MAX)), None);
     });
 }
 
@@ -239,10 +172,7 @@ fn stack_keeps_its_guard_gap() {
         let mut process = Process::new(memory);
         process.map(300, 310, down(true));
         let request = GapRequest::new(1 << PAGE_SHIFT, addr(0), addr(310));
-        assert_eq!(
-            process.tree.gap_top_down(&request),
-            Some(addr(300 - 256 - 1))
-        );
+        assert_eq!(process.tree.gap_top_down(&request), Some(addr(300 - 256 - 1)));
         assert_eq!(process.tree.gap_bottom_up(&request), Some(addr(0)));
         let close = GapRequest::new(1 << PAGE_SHIFT, addr(44), addr(310));
         assert_eq!(process.tree.gap_top_down(&close), None);

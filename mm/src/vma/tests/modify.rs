@@ -15,108 +15,48 @@ fn modifying(before: Picture, first: usize, end: usize, flags: VmaFlags, after: 
 
 #[test]
 fn case_1_between_both() {
-    modifying(
-        ["aabbcc", "wwrrww", "------"],
-        2,
-        4,
-        RW,
-        ["aaaaaa", "wwwwww", "------"],
-    );
+    modifying(["aabbcc", "wwrrww", "------"], 2, 4, RW, ["aaaaaa", "wwwwww", "------"]);
 }
 
 #[test]
 fn case_2_whole_into_previous() {
-    modifying(
-        ["aabbcc", "wwrrxx", "------"],
-        2,
-        4,
-        RW,
-        ["aaaabb", "wwwwxx", "------"],
-    );
+    modifying(["aabbcc", "wwrrxx", "------"], 2, 4, RW, ["aaaabb", "wwwwxx", "------"]);
 }
 
 #[test]
 fn case_3_whole_into_next() {
-    modifying(
-        ["aabbcc", "xxrrww", "------"],
-        2,
-        4,
-        RW,
-        ["aabbbb", "xxwwww", "------"],
-    );
+    modifying(["aabbcc", "xxrrww", "------"], 2, 4, RW, ["aabbbb", "xxwwww", "------"]);
 }
 
 #[test]
 fn case_4_end_into_next() {
-    modifying(
-        ["aaaabb", "rrrrww", "------"],
-        2,
-        4,
-        RW,
-        ["aabbbb", "rrwwww", "------"],
-    );
+    modifying(["aaaabb", "rrrrww", "------"], 2, 4, RW, ["aabbbb", "rrwwww", "------"]);
 }
 
 #[test]
 fn case_5_start_into_previous() {
-    modifying(
-        ["aabbbb", "wwrrrr", "------"],
-        2,
-        4,
-        RW,
-        ["aaaabb", "wwwwrr", "------"],
-    );
+    modifying(["aabbbb", "wwrrrr", "------"], 2, 4, RW, ["aaaabb", "wwwwrr", "------"]);
 }
 
 #[test]
 fn case_6_whole_into_previous_before_a_hole() {
-    modifying(
-        ["aabb.cc", "wwrr.ww", "----.--"],
-        2,
-        4,
-        RW,
-        ["aaaa.bb", "wwww.ww", "----.--"],
-    );
+    modifying(["aabb.cc", "wwrr.ww", "----.--"], 2, 4, RW, ["aaaa.bb", "wwww.ww", "----.--"]);
 }
 
 #[test]
 fn case_7_whole_into_next_after_a_hole() {
-    modifying(
-        ["aa.bbcc", "ww.rrww", "--.----"],
-        3,
-        5,
-        RW,
-        ["aa.bbbb", "ww.wwww", "--.----"],
-    );
+    modifying(["aa.bbcc", "ww.rrww", "--.----"], 3, 5, RW, ["aa.bbbb", "ww.wwww", "--.----"]);
 }
 
 #[test]
 fn case_8_whole_into_neither() {
-    modifying(
-        ["aa.bb.cc", "ww.rr.ww", "--.--.--"],
-        3,
-        5,
-        RW,
-        ["aa.bb.cc", "ww.ww.ww", "--.--.--"],
-    );
+    modifying(["aa.bb.cc", "ww.rr.ww", "--.--.--"], 3, 5, RW, ["aa.bb.cc", "ww.ww.ww", "--.--.--"]);
 }
 
 #[test]
 fn middle_is_split_twice() {
-    modifying(
-        ["aaaaaa", "wwwwww", "------"],
-        2,
-        4,
-        RO,
-        ["aabbcc", "wwrrww", "------"],
-    );
-    modifying(
-        ["aaaaaa", "wwwwww", "111111"],
-        2,
-        4,
-        RO,
-        ["aabbcc", "wwrrww", "111111"],
-    );
+    modifying(["aaaaaa", "wwwwww", "------"], 2, 4, RO, ["aabbcc", "wwrrww", "------"]);
+    modifying(["aaaaaa", "wwwwww", "111111"], 2, 4, RO, ["aabbcc", "wwrrww", "111111"]);
 }
 
 #[test]
@@ -127,20 +67,8 @@ fn start_and_end_are_split_once() {
 
 #[test]
 fn start_does_not_merge_with_next_nor_end_with_previous() {
-    modifying(
-        ["aabbbbcc", "xxrrrrww", "--------"],
-        2,
-        4,
-        RW,
-        ["aabbccdd", "xxwwrrww", "--------"],
-    );
-    modifying(
-        ["aabbbbcc", "wwrrrrxx", "--------"],
-        4,
-        6,
-        RW,
-        ["aabbccdd", "wwrrwwxx", "--------"],
-    );
+    modifying(["aabbbbcc", "xxrrrrww", "--------"], 2, 4, RW, ["aabbccdd", "xxwwrrww", "--------"]);
+    modifying(["aabbbbcc", "wwrrrrxx", "--------"], 4, 6, RW, ["aabbccdd", "wwrrwwxx", "--------"]);
 }
 
 #[test]
@@ -159,114 +87,34 @@ fn split_and_merged_again() {
 
 #[test]
 fn case_1_with_one_anon_vma() {
-    for anon in [
-        "1111--", "11--11", "--1111", "11----", "--11--", "----11", "111111",
-    ] {
-        modifying(
-            ["aabbcc", "wwrrww", anon],
-            2,
-            4,
-            RW,
-            ["aaaaaa", "wwwwww", "111111"],
-        );
+    for anon in ["1111--", "11--11", "--1111", "11----", "--11--", "----11", "111111"] {
+        modifying(["aabbcc", "wwrrww", anon], 2, 4, RW, ["aaaaaa", "wwwwww", "111111"]);
     }
 }
 
 #[test]
 fn case_1_with_two_anon_vmas() {
     // The range goes where it can; the previous one comes first.
-    modifying(
-        ["aabbcc", "wwrrww", "11--22"],
-        2,
-        4,
-        RW,
-        ["aaaabb", "wwwwww", "111122"],
-    );
-    modifying(
-        ["aabbcc", "wwrrww", "111122"],
-        2,
-        4,
-        RW,
-        ["aaaabb", "wwwwww", "111122"],
-    );
-    modifying(
-        ["aabbcc", "wwrrww", "112222"],
-        2,
-        4,
-        RW,
-        ["aabbbb", "wwwwww", "112222"],
-    );
-    modifying(
-        ["aabbcc", "wwrrww", "1122--"],
-        2,
-        4,
-        RW,
-        ["aabbbb", "wwwwww", "112222"],
-    );
-    modifying(
-        ["aabbcc", "wwrrww", "--1122"],
-        2,
-        4,
-        RW,
-        ["aaaabb", "wwwwww", "111122"],
-    );
-    modifying(
-        ["aabbcc", "wwrrww", "112233"],
-        2,
-        4,
-        RW,
-        ["aabbcc", "wwwwww", "112233"],
-    );
+    modifying(["aabbcc", "wwrrww", "11--22"], 2, 4, RW, ["aaaabb", "wwwwww", "111122"]);
+    modifying(["aabbcc", "wwrrww", "111122"], 2, 4, RW, ["aaaabb", "wwwwww", "111122"]);
+    modifying(["aabbcc", "wwrrww", "112222"], 2, 4, RW, ["aabbbb", "wwwwww", "112222"]);
+    modifying(["aabbcc", "wwrrww", "1122--"], 2, 4, RW, ["aabbbb", "wwwwww", "112222"]);
+    modifying(["aabbcc", "wwrrww", "--1122"], 2, 4, RW, ["aaaabb", "wwwwww", "111122"]);
+    modifying(["aabbcc", "wwrrww", "112233"], 2, 4, RW, ["aabbcc", "wwwwww", "112233"]);
 }
 
 #[test]
 fn parts_hand_their_chain_over() {
-    modifying(
-        ["aaaabb", "rrrrww", "1111--"],
-        2,
-        4,
-        RW,
-        ["aabbbb", "rrwwww", "111111"],
-    );
-    modifying(
-        ["aabbbb", "wwrrrr", "--1111"],
-        2,
-        4,
-        RW,
-        ["aaaabb", "wwwwrr", "111111"],
-    );
-    modifying(
-        ["aaaabb", "rrrrww", "----11"],
-        2,
-        4,
-        RW,
-        ["aabbbb", "rrwwww", "--1111"],
-    );
-    modifying(
-        ["aabbbb", "wwrrrr", "11----"],
-        2,
-        4,
-        RW,
-        ["aaaabb", "wwwwrr", "1111--"],
-    );
+    modifying(["aaaabb", "rrrrww", "1111--"], 2, 4, RW, ["aabbbb", "rrwwww", "111111"]);
+    modifying(["aabbbb", "wwrrrr", "--1111"], 2, 4, RW, ["aaaabb", "wwwwrr", "111111"]);
+    modifying(["aaaabb", "rrrrww", "----11"], 2, 4, RW, ["aabbbb", "rrwwww", "--1111"]);
+    modifying(["aabbbb", "wwrrrr", "11----"], 2, 4, RW, ["aaaabb", "wwwwrr", "1111--"]);
 }
 
 #[test]
 fn parts_with_another_anon_vma_are_split_off() {
-    modifying(
-        ["aaaabb", "rrrrww", "111122"],
-        2,
-        4,
-        RW,
-        ["aabbcc", "rrwwww", "111122"],
-    );
-    modifying(
-        ["aabbbb", "wwrrrr", "112222"],
-        2,
-        4,
-        RW,
-        ["aabbcc", "wwwwrr", "112222"],
-    );
+    modifying(["aaaabb", "rrrrww", "111122"], 2, 4, RW, ["aabbcc", "rrwwww", "111122"]);
+    modifying(["aabbbb", "wwrrrr", "112222"], 2, 4, RW, ["aabbcc", "wwwwrr", "112222"]);
 }
 
 #[test]
@@ -284,9 +132,7 @@ fn a_new_name_splits_and_the_old_one_merges() {
     on_a_machine(|memory| {
         let mut process = Process::draw(memory, ["aaaa", "wwww", "----"]);
         for (name, after) in [(1, ["aabb", "wwww", "----"]), (0, ["aaaa", "wwww", "----"])] {
-            let plan = process
-                .tree
-                .plan_modify(process.at(2), pages(2, 4), RW, name);
+            let plan = process.tree.plan_modify(process.at(2), pages(2, 4), RW, name);
             let mut spares = process.spares(plan.needs());
             let vma = plan.commit(&mut process.tree, memory, &mut spares);
             assert_eq!(vma.name(), name);
@@ -312,10 +158,7 @@ fn growing_down_moves_the_gap() {
 #[test]
 fn several_vmas_in_turn_with_what_the_edges_need() {
     on_a_machine(|memory| {
-        let mut process = Process::draw(
-            memory,
-            ["aaaabbccccdddd", "wwwwrrwwwwxxxx", "1111--2222----"],
-        );
+        let mut process = Process::draw(memory, ["aaaabbccccdddd", "wwwwrrwwwwxxxx", "1111--2222----"]);
         let range = pages(2, 12);
         let mut spares = process.spares(Needs::edges(&process.tree, range));
         let mut from = range.start();
