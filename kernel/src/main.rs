@@ -90,7 +90,7 @@ extern "C" fn start() -> ! {
     arch::irq::enable();
     log!(
         "{} MiB of memory free, {} ms after the kernel's start",
-        memory::memory().free_frames() * mm::PAGE_SIZE >> 20,
+        (memory::memory().free_frames() * mm::PAGE_SIZE) >> 20,
         arch::time::monotonic_ns() / 1_000_000
     );
     task::run()

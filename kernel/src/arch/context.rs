@@ -18,7 +18,7 @@ pub struct Context {
     rsp: usize,
     fs_base: u64,
     gs_base: u64,
-    /// None for a thread that never runs a program.
+    /// None for the boot code, which runs no program.
     fpu: Option<FpuState>,
     /// None for the stack the CPU booted on.
     stack: Option<KernelStack>,
@@ -43,25 +43,6 @@ impl Context {
         Context { rsp: 0, fs_base: 0, gs_base: 0, fpu: None, stack: None }
     }
 
-    /// A thread that first runs `entry(argument)` in the kernel, on `stack`,
-    /// with interrupts disabled.
-    pub fn for_kernel(stack: KernelStack, entry: extern "C" fn(usize) -> !, argument: usize) -> Context {
-        // 16-byte alignment at `entry`: the trampoline calls it with the stack empty.
-        let rsp = stack.top() - size_of::<SwitchFrame>();
-        let frame = SwitchFrame {
-            r15: 0,
-            r14: 0,
-            r13: 0,
-            r12: argument as u64,
-            rbx: entry as usize as u64,
-            rbp: 0,
-            return_address: kernel_thread_start as *const () as usize,
-        };
-        // SAFETY: inside the stack, which is ours, and nothing runs on it yet.
-        unsafe { (rsp as *mut SwitchFrame).write(frame) };
-        Context { rsp, fs_base: 0, gs_base: 0, fpu: None, stack: Some(stack) }
-    }
-
     /// A thread that first calls [`crate::task::finish_switch`] and then
     /// returns to the program with the registers of `frame`, `fpu` and the
     /// thread pointer `fs_base`.
@@ -84,11 +65,6 @@ impl Context {
             (rsp as *mut SwitchFrame).write(switch);
         }
         Context { rsp, fs_base, gs_base, fpu: Some(fpu), stack: Some(stack) }
-    }
-
-    /// The program's FPU state: what it was when the thread last stopped running.
-    pub fn fpu(&mut self) -> Option<&mut FpuState> {
-        self.fpu.as_mut()
     }
 }
 
@@ -117,13 +93,12 @@ pub unsafe fn switch(prev: *mut Context, next: *mut Context) {
         // SAFETY: it is the next thread's stack, which outlives its running.
         unsafe { cpu::current().set_kernel_stack(stack.top()) };
     }
-    // SAFETY: `next.rsp` was made by `for_*` or by an earlier `switch_stacks`.
+    // SAFETY: `next.rsp` was made by `for_user` or by an earlier `switch_stacks`.
     unsafe { switch_stacks(&raw mut prev.rsp, next.rsp) };
 }
 
 unsafe extern "C" {
     fn switch_stacks(save: *mut usize, load: usize);
-    fn kernel_thread_start();
 }
 
 global_asm!(
@@ -144,10 +119,4 @@ global_asm!(
     "pop rbx",
     "pop rbp",
     "ret",
-    "",
-    ".global kernel_thread_start",
-    "kernel_thread_start:",
-    "mov rdi, r12",
-    "call rbx",
-    "ud2",
 );

@@ -160,11 +160,6 @@ impl FpuState {
         Ok(state)
     }
 
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: allocated with this size, initialised, owned.
-        unsafe { core::slice::from_raw_parts(self.image.as_ptr(), size()) }
-    }
-
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: allocated with this size, initialised, owned.
         unsafe { core::slice::from_raw_parts_mut(self.image.as_ptr(), size()) }

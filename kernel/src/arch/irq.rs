@@ -5,7 +5,7 @@ use core::ops::{Deref, DerefMut};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use x86_64::instructions::interrupts;
 
-pub use interrupts::{are_enabled, disable, enable, without_interrupts};
+pub use interrupts::{are_enabled, disable, enable};
 
 /// Waits for an interrupt with interrupts enabled, and leaves them enabled.
 ///

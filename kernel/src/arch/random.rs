@@ -30,13 +30,6 @@ pub fn next_u64() -> u64 {
     }
 }
 
-/// Fills `bytes` with random bits.
-pub fn fill(bytes: &mut [u8]) {
-    for chunk in bytes.chunks_mut(8) {
-        chunk.copy_from_slice(&next_u64().to_le_bytes()[..chunk.len()]);
-    }
-}
-
 fn from_cpu() -> Option<u64> {
     // The processor's manual promises success within ten tries.
     (0..10).find_map(|_| {

@@ -115,21 +115,6 @@ pub fn copy_to_user(to: usize, from: &[u8]) -> Result<(), Errno> {
     }
 }
 
-/// Writes `len` zero bytes to user address `to`.
-///
-/// # Errors
-///
-/// `EFAULT` when not all of it could be written; a part may have been.
-pub fn clear_user(to: usize, len: usize) -> Result<(), Errno> {
-    check(to, len)?;
-    let _unlocked = Unlocked::new();
-    // SAFETY: `to` is a user address and may fault.
-    match unsafe { user_clear(to as *mut u8, len) } {
-        0 => Ok(()),
-        _ => Err(Errno::EFAULT),
-    }
-}
-
 /// The value at user address `addr`, which need not be aligned.
 ///
 /// # Errors
@@ -274,8 +259,6 @@ fn exception_table() -> &'static [ExceptionEntry] {
 unsafe extern "C" {
     /// Copies `len` bytes; returns how many it could not.
     fn user_copy(to: *mut u8, from: *const u8, len: usize) -> usize;
-    /// Writes `len` zero bytes; returns how many it could not.
-    fn user_clear(to: *mut u8, len: usize) -> usize;
     /// Stores `*from` to `*to`; returns 0, or 1 if it could not.
     fn user_load_u32(from: *const u32, to: *mut u32) -> usize;
     /// Compare-and-exchange; stores what was there to `*found`; returns 0, or 1 if it could not.
@@ -295,25 +278,6 @@ global_asm!(
     "xor eax, eax",
     "ret",
     "4: lea rax, [rdx + rcx * 8]",
-    "ret",
-    "5: mov rax, rcx",
-    "ret",
-    ".pushsection .ex_table, \"a\"",
-    ".quad 2b, 4b",
-    ".quad 3b, 5b",
-    ".popsection",
-    "",
-    ".global user_clear",
-    "user_clear:",
-    "xor eax, eax",
-    "mov rcx, rsi",
-    "shr rcx, 3",
-    "and esi, 7",
-    "2: rep stosq",
-    "mov ecx, esi",
-    "3: rep stosb",
-    "ret",
-    "4: lea rax, [rsi + rcx * 8]",
     "ret",
     "5: mov rax, rcx",
     "ret",

@@ -8,7 +8,6 @@
 pub mod boot;
 mod heap;
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -93,11 +92,6 @@ unsafe impl Platform for KernelPlatform {
     fn random(&self) -> u64 {
         random::next_u64()
     }
-}
-
-/// `value` on the heap.
-pub fn try_box<T>(value: T) -> Result<Box<T>, Errno> {
-    Box::try_new(value).map_err(|_| Errno::ENOMEM)
 }
 
 /// `value` on the heap, shared.
