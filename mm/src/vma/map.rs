@@ -35,8 +35,6 @@ pub(crate) enum MergeWith {
     /// With all that fit.
     #[default]
     Any,
-    /// Only with the previous one (`brk`).
-    Prev,
     /// With all but the VMA it is copied from, which is to stay
     /// (`MREMAP_DONTUNMAP`).
     NotSource,
@@ -58,8 +56,7 @@ impl VmaTree {
         let allowed = |vma: &Ref<Vma>| new.merge != MergeWith::NotSource || new.copied_from != Some(*vma);
         let candidate =
             Candidate { range: new.range, pgoff: new.pgoff, attributes: new.attributes, pages_of: new.copied_from };
-        let fit =
-            candidate.fit(prev.filter(allowed), next.filter(|next| new.merge != MergeWith::Prev && allowed(next)));
+        let fit = candidate.fit(prev.filter(allowed), next.filter(allowed));
         MapPlan { new: *new, prev, next, fit }
     }
 

@@ -167,22 +167,6 @@ fn soft_dirtiness_is_no_obstacle_and_sticks() {
     });
 }
 
-#[test]
-fn merging_with_the_previous_only() {
-    on_a_machine(|memory| {
-        let mut process = Process::draw(memory, ["aa..bb", "ww..ww", "--..--"]);
-        process.map_new(&NewMapping {
-            range: pages(2, 4),
-            pgoff: natural(2),
-            attributes: anonymous(RW),
-            copied_from: None,
-            merge: MergeWith::Prev,
-            space: 7,
-        });
-        process.expect(["aaaabb", "wwwwww", "------"]);
-    });
-}
-
 // What `mremap` does: the range is to have the pages of a VMA that is
 // somewhere else, with the index that they have there. In these tests that is
 // where they belong, as when VMAs are moved away and back again.
