@@ -253,6 +253,10 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
         for machine in MATRIX {
             add(&format!("C with {libc}"), &program, machine, Expect::Same);
         }
+        for name in ["files", "channels", "proc"] {
+            let program = Program::new(places.build.join("c").join(libc).join(name), &[]);
+            add(&format!("{name} with {libc}"), &program, BIOS, Expect::Same);
+        }
     }
 
     let busybox = PathBuf::from("/bin/busybox");
