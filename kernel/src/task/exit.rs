@@ -12,9 +12,7 @@ use super::futex;
 use super::process::{ExitStatus, Process, State, Usage};
 use super::sched;
 use super::signal::action::{SA_NOCLDSTOP, SA_NOCLDWAIT, SIG_IGN};
-use super::signal::info::{
-    CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SI_USER,
-};
+use super::signal::info::{CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SI_USER};
 use super::signal::{SigInfo, Signal, send};
 use super::table::{self, INIT};
 use super::thread::{Thread, current};
@@ -62,12 +60,11 @@ pub fn exit_thread(status: ExitStatus) -> ! {
         let removed = at.map(|at| state.threads.remove(at));
         let last = state.threads.is_empty();
         if last {
+            state.final_name = thread.name();
             state.exiting.get_or_insert(status);
         }
-        let stopped = !last
-            && state.stopped.is_some()
-            && !state.stop_unreported
-            && state.stopped_threads == state.threads.len();
+        let stopped =
+            !last && state.stopped.is_some() && !state.stop_unreported && state.stopped_threads == state.threads.len();
         state.stop_unreported |= stopped;
         (last, stopped, removed)
     };
@@ -162,8 +159,8 @@ fn become_zombie(process: &Arc<Process>) {
     let Some(parent) = parent else { return };
     let signal = process.exit_signal.load(Ordering::Relaxed);
     let action = parent.handlers().get(Signal::SIGCHLD);
-    let unwanted = signal == Signal::SIGCHLD.number()
-        && (action.handler == SIG_IGN || action.flags & SA_NOCLDWAIT != 0);
+    let unwanted =
+        signal == Signal::SIGCHLD.number() && (action.handler == SIG_IGN || action.flags & SA_NOCLDWAIT != 0);
     if let Some(signal) = Signal::new(signal as usize)
         && !(unwanted && action.handler == SIG_IGN)
     {

@@ -12,7 +12,7 @@ use mm::Errno;
 
 use super::limits::{Limits, Resource};
 use super::signal::{Handlers, Pending, SigSet, Signal};
-use super::thread::Thread;
+use super::thread::{NAME_MAX, Thread};
 use super::timer::TimerSlot;
 use super::wait::WaitQueue;
 use crate::arch::irq::IrqMutex;
@@ -77,6 +77,8 @@ pub struct State {
     pub threads: Vec<Arc<Thread>>,
     /// Signals for whichever thread takes them.
     pub pending: Pending,
+    /// The name of its last thread, once that has exited.
+    pub final_name: [u8; NAME_MAX + 1],
     /// The whole process is exiting, with this status.
     pub exiting: Option<ExitStatus>,
     /// The thread that executes exec and waits for the others to be gone.
@@ -268,6 +270,7 @@ impl Process {
             limits: parts.limits,
             state: IrqMutex::new(State {
                 threads: Vec::new(),
+                final_name: [0; NAME_MAX + 1],
                 pending: Pending::new()?,
                 exiting: None,
                 exec_by: None,
@@ -401,6 +404,12 @@ impl Process {
     /// How many threads it has.
     pub fn thread_count(&self) -> usize {
         self.state.lock().threads.len()
+    }
+
+    /// Its name: that of its first thread, or of the last one that it had.
+    pub fn name(&self) -> [u8; NAME_MAX + 1] {
+        let state = self.state.lock();
+        state.threads.first().map_or(state.final_name, |thread| thread.name())
     }
 
     /// Its first thread, which gives the process its name and state in `/proc`.

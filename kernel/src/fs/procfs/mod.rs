@@ -99,25 +99,26 @@ impl Node {
     }
 }
 
-/// Opens something in `/proc`.
+fn writes(flags: u32) -> bool {
+    matches!(flags & O_ACCMODE, O_WRONLY | O_RDWR)
+}
+
+/// Opens something in `/proc`. Root may open any file for writing, except
+/// settings that cannot be changed; whether a write does anything is another
+/// question.
 ///
 /// # Errors
-/// `EACCES` for writing to what cannot be written, `ESRCH` or `ENOENT` if the
-/// process is gone, `ENOMEM`.
+/// `EACCES` for such a setting, `ESRCH` if the process is gone, `ENOMEM`.
 pub fn open(dentry: Arc<Dentry>, node: Node, flags: u32) -> Result<Arc<File>, Errno> {
     if dentry.inode.is_directory() {
         return File::new(dentry, ProcDirectory(node), flags);
     }
-    let writes = matches!(flags & O_ACCMODE, O_WRONLY | O_RDWR);
     match node {
         Node::ProcessFile { pid, file: process::ProcessFile::Mem, .. } => {
             File::new(dentry, process::Memory::of(pid)?, flags)
         }
+        Node::Sysctl(setting) if writes(flags) && !setting.is_writable() => Err(Errno::EACCES),
         Node::Sysctl(setting) => File::new(dentry, ProcText::new(node, Some(setting)), flags),
-        Node::ProcessFile { file: process::ProcessFile::Comm, .. } => {
-            File::new(dentry, ProcText::new(node, None), flags)
-        }
-        _ if writes => Err(Errno::EACCES),
         _ => File::new(dentry, ProcText::new(node, None), flags),
     }
 }

@@ -135,7 +135,7 @@ pub fn text(pid: u32, tid: u32, file: ProcessFile) -> Result<Text, Errno> {
         (ProcessFile::Auxv, Some(space)) => copy(space, image.auxv, text),
         (ProcessFile::Maps, Some(space)) => maps::write(space, text),
         (ProcessFile::Comm, _) => {
-            put_name(thread(&process, tid)?.as_deref(), text)?;
+            put_name(&process, thread(&process, tid)?.as_deref(), text)?;
             text.push(b"\n")
         }
         (ProcessFile::Limits, _) => limits(&process, text),
@@ -176,9 +176,8 @@ fn copy(space: &Space, range: (usize, usize), text: &mut Text) -> Result<(), Err
     Ok(())
 }
 
-fn put_name(thread: Option<&Thread>, text: &mut Text) -> Result<(), Errno> {
-    let Some(thread) = thread else { return Ok(()) };
-    let name = thread.name();
+fn put_name(process: &Process, thread: Option<&Thread>, text: &mut Text) -> Result<(), Errno> {
+    let name = thread.map_or_else(|| process.name(), Thread::name);
     let len = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
     text.push(&name[..len])
 }
@@ -298,7 +297,7 @@ fn stat(process: &Process, thread: Option<&Thread>, tid: u32, whole: bool, text:
     let (vsize, rss) =
         stats.as_ref().map_or((0, 0), |stats| (stats.total_vm * PAGE_SIZE, stats.rss_anon + stats.rss_shmem));
     text.put(format_args!("{tid} ("))?;
-    put_name(thread, text)?;
+    put_name(process, thread, text)?;
     text.put(format_args!(
         ") {} {} {} {} 0 -1 0 {} 0 0 0 ",
         state(process, thread).0,
@@ -345,7 +344,7 @@ fn stat(process: &Process, thread: Option<&Thread>, tid: u32, whole: bool, text:
 
 fn status(process: &Process, thread: Option<&Thread>, tid: u32, text: &mut Text) -> Result<(), Errno> {
     text.push(b"Name:\t")?;
-    put_name(thread, text)?;
+    put_name(process, thread, text)?;
     let umask = process.context().map_or(0, |context| context.umask());
     let (letter, word) = state(process, thread);
     let pid = process.pid();
