@@ -223,8 +223,9 @@ impl<P: Platform> AddressSpace<'_, P> {
             .vmas
             .lookup(remap.addr)
             .ok_or(SpaceError::BadAddress)?;
-        let piece = |vma: Ref<Vma>| {
-            let addr = vma.start().max(remap.addr);
+        // What of `vma` is to be moved from `at` on.
+        let piece = |vma: Ref<Vma>, at: usize| {
+            let addr = vma.start().max(at);
             let len = vma.end().min(end) - addr;
             let new_addr = remap.new_addr + (addr - remap.addr);
             Remap {
@@ -245,13 +246,14 @@ impl<P: Platform> AddressSpace<'_, P> {
         }
         // All that can be known before is found out before the first one moves.
         for vma in state.vmas.overlapping(remap.addr, end) {
-            let piece = piece(vma);
+            let piece = piece(vma, remap.addr);
             self.check_vma(state, &piece, vma)?;
             self.check_unmap(state, checked_range(piece.new_addr, piece.new_len)?)?;
         }
         let mut at = remap.addr;
-        while let Some(vma) = state.vmas.find(at).filter(|vma| vma.start() < end) {
-            let piece = piece(vma);
+        // With `MREMAP_DONTUNMAP` what has been moved is still there: never look back.
+        while let Some(vma) = state.vmas.find(at).filter(|vma| at < end && vma.start() < end) {
+            let piece = piece(vma, at);
             at = piece.addr + piece.old_len;
             self.move_mapping(state, vma, &piece)?;
         }

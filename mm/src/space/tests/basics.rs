@@ -111,6 +111,23 @@ fn mremap_dontunmap_leaves_an_empty_mapping() {
 }
 
 #[test]
+fn mremap_dontunmap_moves_part_of_a_vma_to_a_fixed_place_once() {
+    on_machine(1024, |mem| {
+        let p = Process::new(mem);
+        p.map_at(BASE, 6);
+        p.fill(BASE, 6);
+        let to = BASE + 9 * PAGE;
+        let flags = MAYMOVE | MREMAP_FIXED | DONTUNMAP;
+        assert_eq!(p.space.mremap(BASE + PAGE, 4 * PAGE, 4 * PAGE, flags, to), Ok(to));
+        assert_eq!(p.map(BASE), "[0-6 rw-p][9-13 rw-p]");
+        p.assert_zero(BASE + PAGE, 4);
+        assert_eq!(p.read(to), Ok(2));
+        assert_eq!(p.read(BASE), Ok(1));
+        assert_eq!(p.read(BASE + 5 * PAGE), Ok(6));
+    });
+}
+
+#[test]
 fn a_move_of_part_of_a_vma_within_the_vma_replaces_the_target_part() {
     on_machine(1024, |mem| {
         let p = Process::new(mem);
