@@ -6,7 +6,7 @@
 # Finds a Rust 1.96 toolchain with the library's source and LLVM's tools: that
 # of Debian's packages (rustc-web and its companions), or that of rustup, which
 # `rust-toolchain.toml` pins. Installs what is missing, through the system's
-# package manager when this is root and through rustup otherwise, and writes
+# package manager when this is root, Rust otherwise through rustup, and writes
 # the findings to CONFIG, which the Makefile includes. Doing it again changes
 # nothing. Everything it has to say goes to stderr.
 set -eu
@@ -28,15 +28,17 @@ is_root() { [ "$(id -u)" -eq 0 ]; }
 # ---- packages ---------------------------------------------------------------
 
 apt_updated=
+apt_update() {
+    [ -z "$apt_updated" ] || return 0
+    say "updating the list of packages"
+    apt-get update -qq >&2 || say "the list of packages could not be updated; going on with the old one"
+    apt_updated=yes
+}
+
 apt_install() {
-    if [ -z "$apt_updated" ]; then
-        say "updating the list of packages"
-        apt-get update -qq >&2 || say "the list of packages could not be updated; trying with the old one"
-        apt_updated=yes
-    fi
+    apt_update
     say "installing $*"
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 </dev/null ||
-        return 1
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 </dev/null
 }
 
 # Installs the packages of one purpose, named differently by each distribution.
@@ -95,14 +97,21 @@ rustup_bin() {
     rustc=$(RUSTUP_AUTO_INSTALL=0 rustup which --toolchain "$channel" rustc 2>/dev/null) && dirname "$rustc"
 }
 
+# Debian's own `rustup` package would have to go for `rustc-web`.
+debian_install() {
+    is_root && have apt-get && ! dpkg -s rustup >/dev/null 2>&1 || return 1
+    apt_update
+    apt-cache show rustc-web 2>/dev/null | grep -q "^Version: ${channel%.*}\." || return 1
+    # shellcheck disable=SC2086
+    apt_install $debian_rust
+}
+
 rustup_install() {
     have rustup || return 1
     say "installing Rust $channel with rustup"
     rustup toolchain install "$channel" --profile minimal --no-self-update \
         -c rust-src -c llvm-tools -c rustfmt -c clippy >&2
 }
-
-debian_has_rust() { have apt-cache && apt-cache show rustc-web 2>/dev/null | grep -q "^Version: ${channel%.*}\."; }
 
 find_rust() {
     rust=
@@ -117,13 +126,8 @@ find_rust() {
 find_rust
 if [ -z "$rust" ]; then
     say "no complete Rust $channel here"
-    if ! rustup_install; then
-        is_root && have apt-get || die "Rust $channel is missing: install rustup (https://rustup.rs) and check the network, then run \`make setup\` again"
-        apt-get update -qq >&2 && apt_updated=yes || say "the list of packages could not be updated; trying with the old one"
-        debian_has_rust || die "neither rustup nor this Debian's packages have Rust $channel"
-        # shellcheck disable=SC2086
-        apt_install $debian_rust || die "apt-get could not install Rust $channel"
-    fi
+    debian_install || rustup_install ||
+        die "Rust $channel could not be installed; install rustup (https://rustup.rs), check the network, and run \`make setup\` again"
     find_rust
     [ -n "$rust" ] || die "Rust $channel is still incomplete after installing it"
 fi
@@ -145,8 +149,9 @@ done
 
 have cc || install_packages "a C compiler" "gcc libc6-dev" "gcc glibc-devel" "gcc"
 have musl-gcc || install_packages "musl's C compiler" "musl-tools" "musl-gcc musl-libc-static" "musl"
-have busybox && busybox_is_static() { ! ldd "$(command -v busybox)" >/dev/null 2>&1; } && busybox_is_static ||
+have busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1 ||
     install_packages "a static busybox" "busybox-static" "busybox" "busybox"
+have xz || install_packages "xz" "xz-utils" "xz" "xz"
 have qemu-system-x86_64 || install_packages "QEMU" "qemu-system-x86" "qemu-system-x86-core" "qemu-system-x86"
 ovmf=$(find_ovmf)
 if [ -z "$ovmf" ]; then

@@ -5,18 +5,7 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
 use clap::ValueEnum;
-
-/// Where distributions put OVMF in one file of code and variables.
-const OVMF_PATHS: [&str; 6] = [
-    "/usr/share/ovmf/OVMF.fd",
-    "/usr/share/OVMF/OVMF.fd",
-    "/usr/share/edk2/ovmf/OVMF.fd",
-    "/usr/share/edk2/x64/OVMF.4m.fd",
-    "/usr/share/edk2-ovmf/x64/OVMF.fd",
-    "/usr/share/qemu/ovmf-x86_64.bin",
-];
 
 /// What starts the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -76,18 +65,6 @@ pub struct Machine<'a> {
     pub cpu: &'a str,
     /// Whether guest time is the number of instructions executed.
     pub icount: bool,
-}
-
-/// Finds OVMF: `chosen`, or the first of the places where distributions put it.
-pub fn find_ovmf(chosen: Option<&Path>) -> anyhow::Result<PathBuf> {
-    match chosen {
-        Some(path) if path.is_file() => Ok(path.to_owned()),
-        Some(path) => bail!("there is no UEFI firmware at {}", path.display()),
-        None => match OVMF_PATHS.iter().map(Path::new).find(|path| path.is_file()) {
-            Some(path) => Ok(path.to_owned()),
-            None => bail!("cannot find the UEFI firmware OVMF; install it (`make setup`) or name it with --ovmf"),
-        },
-    }
 }
 
 /// QEMU's arguments for `machine`, with the channels' sockets in the directory

@@ -70,9 +70,9 @@ pub struct RunArgs {
     /// The program's argv[0], instead of its path in the guest
     #[arg(long)]
     arg0: Option<OsString>,
-    /// The UEFI firmware, instead of where distributions put it
-    #[arg(long, env = "OVMF")]
-    ovmf: Option<PathBuf>,
+    /// The UEFI firmware
+    #[arg(long, env = "OVMF", default_value = "/usr/share/ovmf/OVMF.fd")]
+    ovmf: PathBuf,
     /// The QEMU to use
     #[arg(long, env = "QEMU", default_value = "qemu-system-x86_64")]
     qemu: PathBuf,
@@ -109,18 +109,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     if !image.is_file() {
         bail!("there is no disk image {}; `make image` builds it", image.display());
     }
-    let ovmf = match args.firmware {
-        Firmware::Bios => None,
-        Firmware::Uefi => Some(qemu::find_ovmf(args.ovmf.as_deref())?),
-    };
-    let machine = Machine {
-        image: &image,
-        ovmf: ovmf.as_deref(),
-        smp: args.smp,
-        mem: &args.mem,
-        cpu: &args.cpu,
-        icount: args.icount,
-    };
+    let ovmf = (args.firmware == Firmware::Uefi).then_some(args.ovmf.as_path());
+    if let Some(path) = ovmf
+        && !path.is_file()
+    {
+        bail!("there is no UEFI firmware {}; `make setup` installs it, --ovmf names another", path.display());
+    }
+    let machine = Machine { image: &image, ovmf, smp: args.smp, mem: &args.mem, cpu: &args.cpu, icount: args.icount };
 
     let directory = tempfile::Builder::new().prefix("boot-").tempdir().context("cannot create a directory")?;
     let files = write_payload(args, directory.path())?;

