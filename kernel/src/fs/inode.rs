@@ -1,6 +1,6 @@
 //! Inodes: what a name in the file system stands for.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -11,6 +11,7 @@ use super::pipe::Pipe;
 use super::procfs;
 use super::tmpfs::{Directory, Regular};
 use crate::arch::time::realtime_ns;
+use crate::memory::memory;
 
 /// The file-type bits of a mode.
 pub const S_IFMT: u32 = 0o170000;
@@ -117,6 +118,20 @@ pub struct Metadata {
     pub changed: u64,
 }
 
+/// Inodes of the tree at `/` that there are.
+static TREE_INODES: AtomicUsize = AtomicUsize::new(0);
+
+/// The most inodes that the tree at `/` may have: as Linux's tmpfs, one for
+/// every two pages of memory.
+pub fn inode_limit() -> usize {
+    memory().total_frames() / 2
+}
+
+/// Inodes of the tree at `/` that there are.
+pub fn inode_count() -> usize {
+    TREE_INODES.load(Ordering::Relaxed)
+}
+
 /// A new inode number, from a counter that all file systems share.
 pub fn next_number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(2);
@@ -127,7 +142,7 @@ impl Inode {
     /// An inode with a number of its own.
     ///
     /// # Errors
-    /// `ENOMEM`.
+    /// `ENOMEM`; `ENOSPC` when the tree has as many as it may have.
     pub fn new(file_system: FileSystem, mode: u32, links: u32, body: Body) -> Result<Arc<Inode>, Errno> {
         Inode::with_number(next_number(), file_system, mode, links, body)
     }
@@ -135,7 +150,7 @@ impl Inode {
     /// An inode with a given number.
     ///
     /// # Errors
-    /// `ENOMEM`.
+    /// `ENOMEM`; `ENOSPC` when the tree has as many as it may have.
     pub fn with_number(
         number: u64,
         file_system: FileSystem,
@@ -154,7 +169,15 @@ impl Inode {
             changed: AtomicU64::new(now),
             body,
         };
+        // From here on dropping the inode counts it off again.
+        if inode.is_in_tree() && TREE_INODES.fetch_add(1, Ordering::Relaxed) >= inode_limit() {
+            return Err(Errno::ENOSPC);
+        }
         Arc::try_new(inode).map_err(|_| Errno::ENOMEM)
+    }
+
+    fn is_in_tree(&self) -> bool {
+        self.file_system == FileSystem::Tmpfs
     }
 
     /// Type and permissions.
@@ -257,6 +280,14 @@ impl Inode {
             accessed: self.accessed.load(Ordering::Relaxed),
             modified: self.modified.load(Ordering::Relaxed),
             changed: self.changed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for Inode {
+    fn drop(&mut self) {
+        if self.is_in_tree() {
+            TREE_INODES.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

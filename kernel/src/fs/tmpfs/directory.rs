@@ -7,10 +7,10 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use mm::Errno;
 use spin::Mutex;
 
+use super::index::{Entry, Index};
 use crate::fs::dentry::Dentry;
 use crate::fs::file::{DirEntry, File, FileOps, Seek};
 use crate::fs::inode::Body;
@@ -25,16 +25,11 @@ const ENTRY_SIZE: u64 = 20;
 /// The entries of one directory, `.` and `..` aside.
 #[derive(Default)]
 pub struct Directory {
-    entries: Mutex<Vec<Entry>>,
+    entries: Mutex<Index>,
     removed: AtomicBool,
 }
 
-struct Entry {
-    key: u64,
-    dentry: Arc<Dentry>,
-}
-
-/// A place for a new entry, good until the tree changes.
+/// The place of an entry, or for one; good until the directory changes otherwise.
 pub struct Slot {
     key: u64,
 }
@@ -52,13 +47,7 @@ impl Directory {
     /// The entry called `name`.
     pub fn get(&self, name: &[u8]) -> Option<Arc<Dentry>> {
         let entries = self.entries.lock();
-        let first = first_key(name);
-        let start = entries.partition_point(|entry| entry.key < first);
-        entries[start..]
-            .iter()
-            .take_while(|entry| entry.key >> TIE_BITS == first >> TIE_BITS)
-            .find(|entry| entry.dentry.is_named(name))
-            .map(|entry| entry.dentry.clone())
+        with_hash_of(&entries, name).find(|entry| entry.dentry.is_named(name)).map(|entry| entry.dentry.clone())
     }
 
     /// Makes room for an entry called `name`.
@@ -67,46 +56,47 @@ impl Directory {
     /// `ENOMEM`; `ENOSPC` when too many names with the same hash are there.
     pub fn prepare(&self, name: &[u8]) -> Result<Slot, Errno> {
         let mut entries = self.entries.lock();
-        entries.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let mut key = first_key(name);
-        let start = entries.partition_point(|entry| entry.key < key);
-        for entry in &entries[start..] {
-            if entry.key != key {
-                break;
-            }
-            key += 1;
+        let first = first_key(name);
+        let taken = with_hash_of(&entries, name).zip(first..).take_while(|(entry, key)| entry.key == *key).count();
+        let key = first + taken as u64;
+        if key >> TIE_BITS != first >> TIE_BITS {
+            return Err(Errno::ENOSPC);
         }
-        if key >> TIE_BITS == first_key(name) >> TIE_BITS { Ok(Slot { key }) } else { Err(Errno::ENOSPC) }
+        entries.reserve(key)?;
+        Ok(Slot { key })
     }
 
     /// Adds `dentry` in the room made for it.
     pub fn commit(&self, slot: Slot, dentry: Arc<Dentry>) {
-        let mut entries = self.entries.lock();
-        let index = entries.partition_point(|entry| entry.key < slot.key);
-        entries.insert(index, Entry { key: slot.key, dentry });
+        self.entries.lock().insert(Entry { key: slot.key, dentry });
     }
 
-    /// Removes `dentry`, wherever it is.
-    pub fn remove(&self, dentry: &Arc<Dentry>) {
-        let mut entries = self.entries.lock();
-        if let Some(index) = position(&entries, dentry) {
-            let entry = entries.remove(index);
-            drop(entries);
-            drop(entry);
-        }
+    /// Which entry `dentry` is, if it is one. It has the name it was added by.
+    pub fn slot_of(&self, dentry: &Arc<Dentry>) -> Option<Slot> {
+        let entries = self.entries.lock();
+        let key = dentry.with_name(|name| {
+            with_hash_of(&entries, name).find(|entry| Arc::ptr_eq(&entry.dentry, dentry)).map(|entry| entry.key)
+        });
+        key.map(|key| Slot { key })
     }
 
-    /// Puts `new` in the place of `old`.
-    pub fn replace(&self, old: &Arc<Dentry>, new: Arc<Dentry>) {
-        let mut entries = self.entries.lock();
-        if let Some(index) = position(&entries, old) {
-            entries[index].dentry = new;
+    /// Removes an entry.
+    pub fn remove(&self, slot: Slot) {
+        let removed = self.entries.lock().remove(slot.key);
+        // Dropped here, outside of the lock.
+        drop(removed);
+    }
+
+    /// Puts `dentry` in the place of another one with the same name.
+    pub fn replace(&self, slot: Slot, dentry: Arc<Dentry>) {
+        if let Some(entry) = self.entries.lock().get_mut(slot.key) {
+            entry.dentry = dentry;
         }
     }
 
     /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
-        self.entries.lock().is_empty()
+        self.entries.lock().len() == 0
     }
 
     /// The size that `stat` reports, in bytes.
@@ -125,15 +115,10 @@ impl Directory {
     }
 }
 
-/// Where `dentry` is among `entries`.
-fn position(entries: &[Entry], dentry: &Arc<Dentry>) -> Option<usize> {
-    let first = dentry.with_name(first_key);
-    let start = entries.partition_point(|entry| entry.key < first);
-    entries[start..]
-        .iter()
-        .take_while(|entry| entry.key >> TIE_BITS == first >> TIE_BITS)
-        .position(|entry| Arc::ptr_eq(&entry.dentry, dentry))
-        .map(|index| start + index)
+/// The entries whose names have the same hash as `name`.
+fn with_hash_of<'a>(entries: &'a Index, name: &[u8]) -> impl Iterator<Item = &'a Entry> {
+    let first = first_key(name);
+    entries.from(first).take_while(move |entry| entry.key >> TIE_BITS == first >> TIE_BITS)
 }
 
 /// An open directory.
@@ -165,8 +150,7 @@ impl FileOps for DirectoryFile {
             return Ok(position);
         }
         let entries = directory.entries.lock();
-        let start = entries.partition_point(|entry| entry.key < position);
-        for entry in &entries[start..] {
+        for entry in entries.from(position) {
             let inode = &entry.dentry.inode;
             let next = entry.key + 1;
             let wanted =

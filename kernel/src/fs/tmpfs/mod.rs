@@ -9,6 +9,7 @@
 //! Lock order: `CHANGES`, then one directory's entries, then a dentry's place.
 
 mod directory;
+mod index;
 mod regular;
 
 use alloc::sync::Arc;
@@ -160,7 +161,7 @@ pub fn unlink(parent: &Arc<Dentry>, name: &[u8]) -> Result<(), Errno> {
         if dentry.inode.is_directory() {
             return Err(Errno::EISDIR);
         }
-        discard(parent, directory, &dentry);
+        discard(parent, directory, &dentry)?;
         dentry
     };
     // Dropped here, outside of the lock: it may take a whole file along.
@@ -182,13 +183,21 @@ pub fn remove_directory(parent: &Arc<Dentry>, name: &[u8]) -> Result<(), Errno> 
     if !directory_of(&dentry)?.is_empty() {
         return Err(Errno::ENOTEMPTY);
     }
-    discard(parent, directory, &dentry);
+    discard(parent, directory, &dentry)?;
     Ok(())
 }
 
 /// Takes `dentry` out of `directory`, which is that of `parent`.
-fn discard(parent: &Dentry, directory: &Directory, dentry: &Arc<Dentry>) {
-    directory.remove(dentry);
+fn discard(parent: &Dentry, directory: &Directory, dentry: &Arc<Dentry>) -> Result<(), Errno> {
+    let slot = directory.slot_of(dentry).ok_or(Errno::ENOENT)?;
+    directory.remove(slot);
+    note_removed(parent, dentry);
+    parent.inode.touch_modified();
+    Ok(())
+}
+
+/// Lets `dentry` know that it is no longer an entry of `parent`.
+fn note_removed(parent: &Dentry, dentry: &Arc<Dentry>) {
     dentry.mark_removed();
     match &dentry.inode.body {
         Body::Directory(removed) => {
@@ -198,7 +207,6 @@ fn discard(parent: &Dentry, directory: &Directory, dentry: &Arc<Dentry>) {
         }
         _ => dentry.inode.drop_links(1),
     }
-    parent.inode.touch_modified();
     show_path(dentry);
 }
 
@@ -248,14 +256,21 @@ pub fn rename(
             _ => {}
         }
     }
-    let slot = new_directory.prepare(new_name)?;
+    let old_slot = old_directory.slot_of(&source).ok_or(Errno::ENOENT)?;
+    let new_slot = match &target {
+        Some(target) => new_directory.slot_of(target).ok_or(Errno::ENOENT)?,
+        None => new_directory.prepare(new_name)?,
+    };
     // Nothing can fail from here on.
-    if let Some(target) = &target {
-        discard(new_parent, new_directory, target);
-    }
-    old_directory.remove(&source);
     let old_place = source.relocate(new_parent.clone(), name);
-    new_directory.commit(slot, source.clone());
+    match &target {
+        Some(target) => {
+            new_directory.replace(new_slot, source.clone());
+            note_removed(new_parent, target);
+        }
+        None => new_directory.commit(new_slot, source.clone()),
+    }
+    old_directory.remove(old_slot);
     if source.inode.is_directory() {
         old_parent.inode.drop_links(1);
         new_parent.inode.add_link();
@@ -279,8 +294,11 @@ fn swap(
 ) -> Result<(), Errno> {
     let old_name = source.with_name(copy_bytes)?;
     let (old_directory, new_directory) = (directory_of(old_parent)?, directory_of(new_parent)?);
-    old_directory.replace(source, target.clone());
-    new_directory.replace(target, source.clone());
+    let old_slot = old_directory.slot_of(source).ok_or(Errno::ENOENT)?;
+    let new_slot = new_directory.slot_of(target).ok_or(Errno::ENOENT)?;
+    // Nothing can fail from here on.
+    old_directory.replace(old_slot, target.clone());
+    new_directory.replace(new_slot, source.clone());
     source.relocate(new_parent.clone(), name);
     target.relocate(old_parent.clone(), old_name);
     match (source.inode.is_directory(), target.inode.is_directory()) {

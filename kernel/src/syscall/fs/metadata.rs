@@ -5,7 +5,7 @@ use mm::{Errno, FrameKind, PAGE_SIZE};
 use super::*;
 use crate::arch::time::realtime_ns;
 use crate::arch::usercopy::{copy_to_user, read_user};
-use crate::fs::inode::{Body, Inode, Metadata};
+use crate::fs::inode::{Body, Inode, Metadata, inode_count, inode_limit};
 use crate::fs::tmpfs::space_limit;
 use crate::memory::memory;
 
@@ -229,6 +229,8 @@ fn file_system_record(inode: &Inode) -> Record<120> {
         record.set_u64(16, limit as u64);
         record.set_u64(24, free as u64);
         record.set_u64(32, free as u64);
+        record.set_u64(40, inode_limit() as u64);
+        record.set_u64(48, inode_limit().saturating_sub(inode_count()) as u64);
     }
     record.set_u32(56, inode.file_system.device_minor());
     record.set_u64(64, crate::fs::dentry::NAME_MAX as u64);
