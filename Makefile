@@ -144,8 +144,8 @@ bench: image guests
 
 lint: boot
 	cargo fmt --all --check
-	$(UNSTABLE) $(call cargo,clippy,$(HOST_CRATES) --all-targets) -- -D warnings
-	$(UNSTABLE) $(call cargo,clippy,$(KERNEL_CARGO)) -- -D warnings
+	$(UNSTABLE) $(call cargo,clippy,--no-deps $(HOST_CRATES) --all-targets) -- -D warnings
+	$(UNSTABLE) $(call cargo,clippy,--no-deps $(KERNEL_CARGO)) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(UNSTABLE) $(call cargo,doc,--no-deps --document-private-items $(HOST_CRATES))
 	RUSTDOCFLAGS="-D warnings" $(UNSTABLE) $(call cargo,doc,--no-deps --document-private-items $(KERNEL_CARGO))
 
