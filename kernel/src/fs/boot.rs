@@ -26,6 +26,8 @@ use crate::drivers::fw_cfg;
 /// # Errors
 /// `ENOMEM` or `ENOSPC`, for want of memory; `EINVAL` for malformed
 /// `opt/mm/files`.
+// Not inlined: its buffers have no place on the boot stack for longer than this.
+#[inline(never)]
 pub fn init() -> Result<(), Errno> {
     let root = Dentry::without_parent(b"/", tmpfs::new_directory(0o755)?)?;
     ROOT.call_once(|| root.clone());
