@@ -22,7 +22,6 @@ use bootloader_api::config::Mapping;
 use bootloader_api::{BootInfo, BootloaderConfig};
 
 use arch::irq::IrqMutex;
-use memory::KernelPlatform;
 use memory::boot::BootRam;
 
 static BOOTLOADER_CONFIG: BootloaderConfig = {
@@ -74,10 +73,8 @@ extern "C" fn start() -> ! {
     // SAFETY: the ranges are RAM that the bootloader left to the kernel, less
     // the page tables; the direct map has all of it. The upper half of the
     // root's entries was filled by `build` and does not change.
-    let memory = unsafe { mm::Memory::new(KernelPlatform, ram.ranges(), Some(arch::paging::root())) };
-    match memory {
-        Ok(memory) => memory::init(memory),
-        Err(error) => panic!("memory cannot be taken into use: {error:?}"),
+    if let Err(error) = unsafe { memory::init(&ram) } {
+        panic!("memory cannot be taken into use: {error:?}");
     }
     let Ok(calibration) = arch::init_devices() else {
         panic!("no memory for device registers");

@@ -11,12 +11,13 @@ mod heap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use mm::{CpuSet, Errno, Memory, PAGE_SIZE, PhysAddr, Platform, TlbFlush};
+use mm::{CpuSet, Errno, InitError, Memory, PAGE_SIZE, PhysAddr, Platform, TlbFlush};
 use x86_64::VirtAddr;
 use x86_64::instructions::tlb;
 use x86_64::registers::control::Cr3;
 
-use crate::arch::random;
+use crate::arch::{paging, random};
+use boot::BootRam;
 
 /// Where physical address 0 would be in the direct map.
 pub const DIRECT_MAP: usize = 0xffff_8880_0000_0000;
@@ -36,9 +37,22 @@ pub fn memory() -> &'static Memory<KernelPlatform> {
     }
 }
 
-/// Makes `memory` what [`memory`] returns.
-pub fn init(memory: Memory<KernelPlatform>) {
-    MEMORY.call_once(|| memory);
+/// Takes `ram` into use as what [`memory`] returns.
+///
+/// # Errors
+///
+/// See [`InitError`].
+///
+/// # Safety
+///
+/// The direct map has all of `ram`, no one else uses it from now on, and the
+/// kernel's page tables are complete as far as address spaces share them.
+pub unsafe fn init(ram: &BootRam) -> Result<(), InitError> {
+    // Made where it is going to be: it is large, and would be copied on the
+    // stack more than once.
+    // SAFETY: as the caller promises.
+    MEMORY.try_call_once(|| unsafe { Memory::new(KernelPlatform, ram.ranges(), Some(paging::root())) })?;
+    Ok(())
 }
 
 /// This machine, as `mm` sees it.
