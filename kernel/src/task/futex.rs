@@ -238,8 +238,7 @@ impl TwoBuckets {
 
 /// Wakes up to `wake` of the threads that wait at `from`, and makes up to
 /// `requeue` of the rest wait at `to`. With `expected`, only if the word at
-/// `from` is that. Returns how many were woken, plus, with `expected`, how many
-/// were requeued.
+/// `from` is that. Returns how many were woken, plus, x
 ///
 /// # Errors
 /// `EAGAIN`: the word is something else. `EINVAL`, `EFAULT`: an address is bad.
@@ -277,7 +276,7 @@ pub fn requeue(
             moved += 1;
         }
     }
-    Ok(if expected.is_some() { woken + moved } else { woken })
+    Ok(woken + moved)
 }
 
 /// What `FUTEX_WAKE_OP` does to the second word, and what it compares.

@@ -48,8 +48,13 @@ pub fn page_fault(_frame: &mut TrapFrame, addr: usize, code: PageFaultCode) {
     let thread = current();
     let process = thread.process();
     let Err(error) = resolve(process, addr, code) else { return };
-    let address = addr as u64;
-    *thread.trap.lock() = Trap { vector: PAGE_FAULT, error_code: code.bits(), address };
+    // Whether anything is mapped in the kernel's half is not a program's business.
+    let hidden = if addr >= mm::TASK_SIZE { PageFaultCode::PRESENT } else { PageFaultCode::empty() };
+    *thread.trap.lock() = Trap {
+        vector: PAGE_FAULT,
+        error_code: (code | hidden).bits(),
+        address: addr as u64,
+    };
     send::force(match error {
         FaultError::NotMapped => SigInfo::fault(Signal::SIGSEGV, SEGV_MAPERR, addr),
         FaultError::AccessDenied => SigInfo::fault(Signal::SIGSEGV, SEGV_ACCERR, addr),
