@@ -164,12 +164,7 @@ pub fn parse(file: &impl Source) -> Result<Program, Errno> {
 }
 
 /// Checks one `PT_LOAD` header and adds what it describes.
-fn add_segment(
-    program: &mut Program,
-    entry: &[u8],
-    file_size: u64,
-    table_at: u64,
-) -> Result<(), Errno> {
+fn add_segment(program: &mut Program, entry: &[u8], file_size: u64, table_at: u64) -> Result<(), Errno> {
     let flags = u32_at(entry, 4);
     let (offset, address) = (u64_at(entry, 8), u64_at(entry, 16));
     let (in_file, in_memory) = (u64_at(entry, 32), u64_at(entry, 40));

@@ -37,12 +37,7 @@ impl Source for Object {
 /// # Errors
 /// What `mmap` returns; `EINVAL`: a segment is in the way of another mapping.
 /// The address space is of no use then.
-pub fn load(
-    space: &Space,
-    program: &Program,
-    object: &Object,
-    interpreter: bool,
-) -> Result<Loaded, Errno> {
+pub fn load(space: &Space, program: &Program, object: &Object, interpreter: bool) -> Result<Loaded, Errno> {
     let (Some(first), Some(last)) = (program.segments.first(), program.segments.last()) else {
         return Err(Errno::ENOEXEC);
     };
@@ -112,14 +107,7 @@ fn map_segment(space: &Space, segment: &Segment, object: &Object, bias: usize) -
     if file_end > start {
         let file = MappedFile { object, readable: true, writable: false };
         let offset = segment.offset - (segment.address - segment.page_start());
-        space.mmap(MmapRequest {
-            addr: start,
-            len: file_end - start,
-            prot,
-            flags: fixed,
-            file: Some(file),
-            offset,
-        })?;
+        space.mmap(MmapRequest { addr: start, len: file_end - start, prot, flags: fixed, file: Some(file), offset })?;
     }
     if end > file_end {
         space.mmap(MmapRequest {

@@ -101,16 +101,7 @@ impl<'a> StackBuilder<'a> {
     pub fn new(space: &'a Space, limit: u64, executable: bool) -> Result<StackBuilder<'a>, Errno> {
         let top = space.map_stack(executable)?;
         let left = (limit / 4).clamp(TOTAL_AT_LEAST, TOTAL_AT_MOST);
-        Ok(StackBuilder {
-            space,
-            at: top - 8,
-            left,
-            path: 0,
-            arg_count: 0,
-            env_count: 0,
-            args: (0, 0),
-            env: (0, 0),
-        })
+        Ok(StackBuilder { space, at: top - 8, left, path: 0, arg_count: 0, env_count: 0, args: (0, 0), env: (0, 0) })
     }
 
     fn take(&mut self, bytes: usize) -> Result<(), Errno> {
@@ -175,14 +166,9 @@ impl<'a> StackBuilder<'a> {
     /// `ENOMEM`; the address space is of no use then.
     pub fn settle(&mut self) -> Result<(), Errno> {
         let down = self.space.finalize_stack()?;
-        for address in [
-            &mut self.at,
-            &mut self.path,
-            &mut self.args.0,
-            &mut self.args.1,
-            &mut self.env.0,
-            &mut self.env.1,
-        ] {
+        for address in
+            [&mut self.at, &mut self.path, &mut self.args.0, &mut self.args.1, &mut self.env.0, &mut self.env.1]
+        {
             *address -= down;
         }
         Ok(())
@@ -193,7 +179,12 @@ impl<'a> StackBuilder<'a> {
     ///
     /// # Errors
     /// `ENOMEM`, `EFAULT`: the stack cannot grow that far.
-    pub fn finish(mut self, loaded: &Loaded, header_count: usize, interpreter: Option<&Loaded>) -> Result<Image, Errno> {
+    pub fn finish(
+        mut self,
+        loaded: &Loaded,
+        header_count: usize,
+        interpreter: Option<&Loaded>,
+    ) -> Result<Image, Errno> {
         self.at &= !15;
         let platform = self.push(PLATFORM)?;
         let mut random = [0; RANDOM_BYTES];
@@ -234,13 +225,7 @@ impl<'a> StackBuilder<'a> {
         for word in vector {
             writer.word(word)?;
         }
-        Ok(Image {
-            args: self.args,
-            env: self.env,
-            stack: rsp,
-            code: loaded.code,
-            auxv: (auxv, writer.at),
-        })
+        Ok(Image { args: self.args, env: self.env, stack: rsp, code: loaded.code, auxv: (auxv, writer.at) })
     }
 }
 

@@ -56,20 +56,15 @@ pub fn futex(args: &Args) -> Result {
         }
         // Linux wakes one when asked for none, or for a negative number.
         FUTEX_WAKE => futex::wake(address, private, (value as i32).max(1) as usize, MATCH_ANY),
-        FUTEX_WAKE_BITSET => {
-            futex::wake(address, private, (value as i32).max(1) as usize, sixth as u32)
-        }
-        FUTEX_REQUEUE => {
-            futex::requeue(address, second, private, count(value)?, count(fourth)?, None)
-        }
+        FUTEX_WAKE_BITSET => futex::wake(address, private, (value as i32).max(1) as usize, sixth as u32),
+        FUTEX_REQUEUE => futex::requeue(address, second, private, count(value)?, count(fourth)?, None),
         FUTEX_CMP_REQUEUE => {
             let expected = Some(sixth as u32);
             futex::requeue(address, second, private, count(value)?, count(fourth)?, expected)
         }
         FUTEX_WAKE_OP => {
             let op = WakeOp::decode(sixth as u32)?;
-            let (first_count, second_count) =
-                ((value as i32).max(1) as usize, (fourth as i32).max(1) as usize);
+            let (first_count, second_count) = ((value as i32).max(1) as usize, (fourth as i32).max(1) as usize);
             futex::wake_op(address, second, private, first_count, second_count, op)
         }
         _ => Err(Errno::ENOSYS),

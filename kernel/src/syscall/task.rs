@@ -96,11 +96,10 @@ pub fn clone3(frame: &TrapFrame) -> Result {
     const MINIMUM: usize = 64;
     let [address, size, ..] = frame.syscall_args().map(|arg| arg as usize);
     let words = read_versioned::<WORDS>(address, size, MINIMUM)?;
-    let [flags, _pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, _, set_tid, _] =
-        words;
+    let [flags, _pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, _, set_tid, _] = words;
     let bad_stack = (stack == 0) != (stack_size == 0);
-    let bad_signal = exit_signal > SIGNAL_COUNT as u64
-        || exit_signal != 0 && flags & (CLONE_THREAD | CLONE_PARENT) != 0;
+    let bad_signal =
+        exit_signal > SIGNAL_COUNT as u64 || exit_signal != 0 && flags & (CLONE_THREAD | CLONE_PARENT) != 0;
     if bad_stack || bad_signal || set_tid != 0 || flags & EXIT_SIGNAL_MASK != 0 {
         return Err(Errno::EINVAL);
     }
@@ -160,29 +159,16 @@ pub fn execveat(frame: &mut TrapFrame) -> Result {
     execute(frame, directory as i32, path, args, env, flags as u32)
 }
 
-fn execute(
-    frame: &mut TrapFrame,
-    directory: i32,
-    path: usize,
-    args: usize,
-    env: usize,
-    flags: u32,
-) -> Result {
+fn execute(frame: &mut TrapFrame, directory: i32, path: usize, args: usize, env: usize, flags: u32) -> Result {
     let (file, path) = super::fs::open_program(directory, path, flags)?;
-    let known_as = if directory == AT_FDCWD || path.first() == Some(&b'/') {
-        path
-    } else {
-        descriptor_path(directory, &path)?
-    };
+    let known_as =
+        if directory == AT_FDCWD || path.first() == Some(&b'/') { path } else { descriptor_path(directory, &path)? };
     exec::exec(frame, file, &known_as, Strings::User(args), Strings::User(env))?;
     Ok(0)
 }
 
 /// What Linux calls a program that was named relative to a descriptor.
-fn descriptor_path(
-    descriptor: i32,
-    path: &[u8],
-) -> core::result::Result<alloc::vec::Vec<u8>, Errno> {
+fn descriptor_path(descriptor: i32, path: &[u8]) -> core::result::Result<alloc::vec::Vec<u8>, Errno> {
     let mut digits = [0; 10];
     let mut at = digits.len();
     let mut rest = descriptor.unsigned_abs();
@@ -209,12 +195,8 @@ pub fn exit_group(args: &Args) -> Result {
 }
 
 /// The wait options that `wait4` takes.
-const WAIT4_OPTIONS: u32 = reap::WNOHANG
-    | reap::WSTOPPED
-    | reap::WCONTINUED
-    | reap::WNOTHREAD
-    | reap::WALL
-    | reap::WCLONE;
+const WAIT4_OPTIONS: u32 =
+    reap::WNOHANG | reap::WSTOPPED | reap::WCONTINUED | reap::WNOTHREAD | reap::WALL | reap::WCLONE;
 
 pub fn wait4(args: &Args) -> Result {
     let [pid, status, options, usage, ..] = *args;
@@ -361,11 +343,7 @@ pub fn setsid() -> Result {
 unsafe impl Plain for Limit {}
 
 /// Replaces a limit of `process`, and passes it on to the address space.
-fn set_limit(
-    process: &Process,
-    resource: Resource,
-    limit: Limit,
-) -> core::result::Result<Limit, Errno> {
+fn set_limit(process: &Process, resource: Resource, limit: Limit) -> core::result::Result<Limit, Errno> {
     let old = process.limits().set(resource, limit)?;
     if let Some(space) = process.space() {
         space.set_limits(process.limits().memory());

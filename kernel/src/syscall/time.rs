@@ -31,10 +31,7 @@ unsafe impl Plain for Timespec {}
 impl Timespec {
     /// That many nanoseconds.
     pub fn from_ns(ns: u64) -> Timespec {
-        Timespec {
-            seconds: (ns / NS_PER_SECOND) as i64,
-            nanoseconds: (ns % NS_PER_SECOND) as i64,
-        }
+        Timespec { seconds: (ns / NS_PER_SECOND) as i64, nanoseconds: (ns % NS_PER_SECOND) as i64 }
     }
 
     /// As it stands at user address `address`.
@@ -79,10 +76,7 @@ unsafe impl Plain for Timeval {}
 
 impl Timeval {
     fn from_ns(ns: u64) -> Timeval {
-        Timeval {
-            seconds: (ns / NS_PER_SECOND) as i64,
-            microseconds: (ns % NS_PER_SECOND / NS_PER_US) as i64,
-        }
+        Timeval { seconds: (ns / NS_PER_SECOND) as i64, microseconds: (ns % NS_PER_SECOND / NS_PER_US) as i64 }
     }
 
     fn to_duration(self) -> core::result::Result<u64, Errno> {
@@ -354,12 +348,7 @@ pub fn getrusage(args: &Args) -> Result {
 pub fn write_usage(address: usize, usage: &Usage) -> core::result::Result<(), Errno> {
     let (user, system) = (Timeval::from_ns(usage.user), Timeval::from_ns(usage.system));
     let mut words = [0i64; 18];
-    words[..4].copy_from_slice(&[
-        user.seconds,
-        user.microseconds,
-        system.seconds,
-        system.microseconds,
-    ]);
+    words[..4].copy_from_slice(&[user.seconds, user.microseconds, system.seconds, system.microseconds]);
     words[4] = usage.max_rss as i64;
     words[6] = usage.faults as i64;
     words[14] = usage.voluntary as i64;

@@ -43,14 +43,24 @@ pub const CLONE_CHILD_SETTID: u64 = 0x100_0000;
 /// `clone3` only: handlers become defaults.
 pub const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 /// New namespaces, of which there is one of each kind only.
-const NAMESPACES: u64 = 0x2_0000 | 0x200_0000 | 0x400_0000 | 0x800_0000 | 0x1000_0000
-    | 0x2000_0000 | 0x4000_0000 | 0x80;
+const NAMESPACES: u64 =
+    0x2_0000 | 0x200_0000 | 0x400_0000 | 0x800_0000 | 0x1000_0000 | 0x2000_0000 | 0x4000_0000 | 0x80;
 /// Flags without an effect here: `CLONE_PTRACE`, `CLONE_SYSVSEM`,
 /// `CLONE_DETACHED`, `CLONE_UNTRACED`, `CLONE_IO`.
 const IGNORED: u64 = 0x2000 | 0x4_0000 | 0x40_0000 | 0x80_0000 | 0x8000_0000;
-const KNOWN: u64 = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_VFORK | CLONE_PARENT
-    | CLONE_THREAD | CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID
-    | CLONE_CHILD_SETTID | CLONE_CLEAR_SIGHAND | IGNORED;
+const KNOWN: u64 = CLONE_VM
+    | CLONE_FS
+    | CLONE_FILES
+    | CLONE_SIGHAND
+    | CLONE_VFORK
+    | CLONE_PARENT
+    | CLONE_THREAD
+    | CLONE_SETTLS
+    | CLONE_PARENT_SETTID
+    | CLONE_CHILD_CLEARTID
+    | CLONE_CHILD_SETTID
+    | CLONE_CLEAR_SIGHAND
+    | IGNORED;
 
 /// What to make.
 #[derive(Clone, Copy, Default, Debug)]
@@ -104,9 +114,7 @@ pub fn clone(frame: &TrapFrame, request: &Request) -> Result<usize, Errno> {
     drop(child);
     if flags & CLONE_VFORK != 0 {
         // Only a signal that kills ends this early, and then nobody asks.
-        let _ = process
-            .release
-            .wait_killable(|| process.released.load(Ordering::Acquire).then_some(()));
+        let _ = process.release.wait_killable(|| process.released.load(Ordering::Acquire).then_some(()));
     }
     Ok(pid as usize)
 }
@@ -180,13 +188,8 @@ fn new_thread(
     if fs_base >= mm::TASK_SIZE as u64 {
         return Err(Errno::EPERM);
     }
-    let context = Context::for_user(
-        KernelStack::new()?,
-        &child_frame,
-        FpuState::capture()?,
-        fs_base,
-        cpu::user_gs_base(),
-    );
+    let context =
+        Context::for_user(KernelStack::new()?, &child_frame, FpuState::capture()?, fs_base, cpu::user_gs_base());
     let child = Thread::new(tid, process, context, parent.name(), parent.blocked())?;
     child.affinity.store(parent.affinity.load(Ordering::Relaxed), Ordering::Relaxed);
     if flags & CLONE_CHILD_CLEARTID != 0 {

@@ -115,11 +115,7 @@ fn prepare(
 
     let program = parse(&object)?;
     let space = Space::new(memory(), limits.memory())?;
-    let mut stack = StackBuilder::new(
-        &space,
-        limits.get(Resource::Stack).soft,
-        program.executable_stack,
-    )?;
+    let mut stack = StackBuilder::new(&space, limits.get(Resource::Stack).soft, program.executable_stack)?;
     stack.push_strings(path, args, env, &before_slices, skip)?;
     stack.settle()?;
     let loaded = load(&space, &program, &object, false)?;
@@ -228,9 +224,7 @@ fn be_alone(thread: &Current) -> Result<(), Errno> {
             send::alert(other, state::INTERRUPTIBLE | state::KILLABLE | state::STOPPED);
         }
     }
-    process.thread_exits.wait_uninterruptible(|| {
-        (process.state.lock().threads.len() == 1).then_some(())
-    });
+    process.thread_exits.wait_uninterruptible(|| (process.state.lock().threads.len() == 1).then_some(()));
     let mut state = process.state.lock();
     state.exec_by = None;
     process.note_exiting(state.exiting.is_some());

@@ -21,10 +21,11 @@ pub mod wait;
 
 use core::sync::atomic::Ordering;
 
+use alloc::sync::Arc;
 use mm::{Errno, FaultAccess, FaultError};
 
-pub use process::{Process, Space};
 pub use init::run;
+pub use process::{Process, Space};
 pub use sched::finish_switch;
 pub use thread::current;
 pub use timer::{NEVER, alarm, set_alarm};
@@ -32,11 +33,9 @@ pub use timer::{NEVER, alarm, set_alarm};
 use crate::arch::TrapFrame;
 use crate::arch::trap::PageFaultCode;
 use crate::error;
+use crate::fs::FdTable;
 use process::ExitStatus;
-use signal::info::{
-    BUS_ADRALN, BUS_ADRERR, FPE_INTDIV, ILL_ILLOPN, SEGV_ACCERR, SEGV_MAPERR, SI_KERNEL,
-    TRAP_TRACE,
-};
+use signal::info::{BUS_ADRALN, BUS_ADRERR, FPE_INTDIV, ILL_ILLOPN, SEGV_ACCERR, SEGV_MAPERR, SI_KERNEL, TRAP_TRACE};
 use signal::{SigInfo, Signal, send};
 use thread::{Trap, try_current};
 
@@ -50,11 +49,7 @@ pub fn page_fault(_frame: &mut TrapFrame, addr: usize, code: PageFaultCode) {
     let Err(error) = resolve(process, addr, code) else { return };
     // Whether anything is mapped in the kernel's half is not a program's business.
     let hidden = if addr >= mm::TASK_SIZE { PageFaultCode::PRESENT } else { PageFaultCode::empty() };
-    *thread.trap.lock() = Trap {
-        vector: PAGE_FAULT,
-        error_code: (code | hidden).bits(),
-        address: addr as u64,
-    };
+    *thread.trap.lock() = Trap { vector: PAGE_FAULT, error_code: (code | hidden).bits(), address: addr as u64 };
     send::force(match error {
         FaultError::NotMapped => SigInfo::fault(Signal::SIGSEGV, SEGV_MAPERR, addr),
         FaultError::AccessDenied => SigInfo::fault(Signal::SIGSEGV, SEGV_ACCERR, addr),
@@ -75,10 +70,8 @@ pub fn kernel_page_fault(addr: usize, code: PageFaultCode) -> bool {
 }
 
 fn resolve(process: &Process, addr: usize, code: PageFaultCode) -> Result<(), FaultError> {
-    let access = FaultAccess {
-        write: code.contains(PageFaultCode::WRITE),
-        execute: code.contains(PageFaultCode::FETCH),
-    };
+    let access =
+        FaultAccess { write: code.contains(PageFaultCode::WRITE), execute: code.contains(PageFaultCode::FETCH) };
     if addr >= mm::TASK_SIZE {
         return Err(FaultError::NotMapped);
     }
@@ -142,22 +135,14 @@ pub fn return_to_user(frame: &mut TrapFrame) {
 ///
 /// # Errors
 /// `EBADF`: it is exiting.
-pub fn files() -> Result<alloc::sync::Arc<crate::fs::FdTable>, Errno> {
+pub fn files() -> Result<Arc<FdTable>, Errno> {
     current().process().files().ok_or(Errno::EBADF)
-}
-
-/// Where the current process is in the file system.
-///
-/// # Errors
-/// `ENOENT`: it is exiting.
-pub fn fs_context() -> Result<alloc::sync::Arc<crate::fs::FsContext>, Errno> {
-    current().process().context().ok_or(Errno::ENOENT)
 }
 
 /// The current process's address space.
 ///
 /// # Errors
 /// `EFAULT`: it is exiting.
-pub fn space() -> Result<alloc::sync::Arc<Space>, Errno> {
+pub fn space() -> Result<Arc<Space>, Errno> {
     current().process().space().ok_or(Errno::EFAULT)
 }

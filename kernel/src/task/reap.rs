@@ -83,11 +83,7 @@ pub fn wait(which: Which, options: u32) -> Result<Option<Report>, Errno> {
 
 /// Looks for something to report: the child, the report, and whether the child
 /// is to be reaped. The last result says whether there is any child to wait for.
-fn look(
-    parent: &Process,
-    which: Which,
-    options: u32,
-) -> (Option<(Arc<Process>, Report, bool)>, bool) {
+fn look(parent: &Process, which: Which, options: u32) -> (Option<(Arc<Process>, Report, bool)>, bool) {
     let eligible = |child: &Process| {
         let matches = match which {
             Which::Any => true,

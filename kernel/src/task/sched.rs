@@ -31,15 +31,11 @@ const SLICE_TICKS: u32 = 5;
 /// The same in nanoseconds.
 pub const SLICE_NS: u64 = SLICE_TICKS as u64 * (1_000_000_000 / time::TICKS_PER_SECOND);
 
-static SCHEDULER: IrqMutex<Scheduler> = IrqMutex::new(Scheduler {
-    queue: VecDeque::new(),
-    admitted: 0,
-    cpus: [const { CpuSlot::new() }; MAX_CPUS],
-});
+static SCHEDULER: IrqMutex<Scheduler> =
+    IrqMutex::new(Scheduler { queue: VecDeque::new(), admitted: 0, cpus: [const { CpuSlot::new() }; MAX_CPUS] });
 
 /// The contexts that CPUs have when no thread runs: that of their boot code.
-static IDLE: [IdleContext; MAX_CPUS] =
-    [const { IdleContext(UnsafeCell::new(Context::for_boot())) }; MAX_CPUS];
+static IDLE: [IdleContext; MAX_CPUS] = [const { IdleContext(UnsafeCell::new(Context::for_boot())) }; MAX_CPUS];
 
 struct IdleContext(UnsafeCell<Context>);
 
@@ -68,14 +64,7 @@ struct CpuSlot {
 
 impl CpuSlot {
     const fn new() -> CpuSlot {
-        CpuSlot {
-            running: None,
-            previous: None,
-            space: None,
-            previous_space: None,
-            slice: 0,
-            need_resched: false,
-        }
+        CpuSlot { running: None, previous: None, space: None, previous_space: None, slice: 0, need_resched: false }
     }
 }
 

@@ -26,11 +26,7 @@ pub const INIT: u32 = 1;
 const CHUNK: usize = 256;
 const CHUNKS: usize = PID_MAX as usize / CHUNK;
 
-static TABLE: IrqMutex<Table> = IrqMutex::new(Table {
-    chunks: [const { Vec::new() }; CHUNKS],
-    last: 0,
-    processes: 0,
-});
+static TABLE: IrqMutex<Table> = IrqMutex::new(Table { chunks: [const { Vec::new() }; CHUNKS], last: 0, processes: 0 });
 
 struct Table {
     /// Each empty or [`CHUNK`] long.
@@ -274,10 +270,7 @@ pub fn thread(tid: u32) -> Option<Arc<Thread>> {
 /// The first process with a number from `from` on that `wanted` accepts, zombies included.
 pub fn next_process(from: u32, wanted: impl Fn(&Process) -> bool) -> Option<Arc<Process>> {
     let table = TABLE.lock();
-    (from..PID_MAX)
-        .filter_map(|number| table.get(number)?.process.as_ref())
-        .find(|process| wanted(process))
-        .cloned()
+    (from..PID_MAX).filter_map(|number| table.get(number)?.process.as_ref()).find(|process| wanted(process)).cloned()
 }
 
 /// Whether any process is in group `group` of session `session`.

@@ -299,9 +299,7 @@ impl Thread {
     /// Nanoseconds of CPU time used so far.
     pub fn cpu_time(&self) -> u64 {
         let used = self.cpu_time.load(Ordering::Relaxed);
-        if self.state.load(Ordering::Relaxed) == state::RUNNING
-            && cpu::thread() == core::ptr::from_ref(self) as usize
-        {
+        if self.state.load(Ordering::Relaxed) == state::RUNNING && cpu::thread() == core::ptr::from_ref(self) as usize {
             let now = crate::arch::time::monotonic_ns();
             used + now.saturating_sub(self.running_since.load(Ordering::Relaxed))
         } else {

@@ -205,7 +205,8 @@ pub(super) fn expire() {
                 sched::wake(thread, state::SLEEPING);
             }
             Owner::Process(process) => {
-                send::to_process(process, SigInfo::kernel(Signal::SIGALRM));
+                // A standard signal always has room.
+                let _ = send::to_process(process, SigInfo::kernel(Signal::SIGALRM));
             }
         }
         timers.restore(0);

@@ -17,12 +17,12 @@ use alloc::sync::Arc;
 
 use mm::Errno;
 
-use crate::errno::ERESTARTSYS;
 use super::sched;
 use super::thread::{Thread, current, state};
 use super::timer::{self, NEVER};
 use crate::arch::irq::IrqMutex;
 use crate::arch::time;
+use crate::errno::ERESTARTSYS;
 
 /// Threads that wait for one kind of event, longest waiting first.
 pub struct WaitQueue {
@@ -198,10 +198,7 @@ pub fn sleep_until(deadline: u64) -> Result<(), Errno> {
 ///
 /// # Errors
 /// `ERESTARTSYS`: another signal is to be handled first.
-pub fn wait_signal<T>(
-    deadline: Option<u64>,
-    take: impl FnMut() -> Option<T>,
-) -> Result<Option<T>, Errno> {
+pub fn wait_signal<T>(deadline: Option<u64>, take: impl FnMut() -> Option<T>) -> Result<Option<T>, Errno> {
     sleep(state::INTERRUPTIBLE, deadline, take)
 }
 

@@ -126,9 +126,4 @@ impl Handlers {
             *action = Action { handler, ..Action::default() };
         }
     }
-
-    /// `CLONE_CLEAR_SIGHAND`: like exec (what is ignored stays ignored).
-    pub fn clear(&self) {
-        self.reset_for_exec();
-    }
 }

@@ -6,11 +6,9 @@ use super::action::{Action, Disposition, SA_NODEFER, SA_RESETHAND, SA_RESTART};
 use super::{DefaultAction, SigInfo, SigSet, Signal, frame, send};
 use crate::arch::trap::NOT_A_SYSCALL;
 use crate::arch::{TrapFrame, fpu};
+use crate::errno::{ERESTART_RESTARTBLOCK, ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS};
 use crate::task::exit;
 use crate::task::process::{ExitStatus, Process};
-use crate::errno::{
-    ERESTART_RESTARTBLOCK, ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS,
-};
 use crate::task::sched;
 use crate::task::thread::{current, state};
 
@@ -133,8 +131,7 @@ fn is_orphaned_group(process: &Process) -> bool {
 /// Makes the program go on in its handler.
 fn enter_handler(frame: &mut TrapFrame, info: SigInfo, action: Action) {
     if let Some(errno) = interrupted_call(frame) {
-        let again = errno == ERESTARTNOINTR
-            || errno == ERESTARTSYS && action.flags & SA_RESTART != 0;
+        let again = errno == ERESTARTNOINTR || errno == ERESTARTSYS && action.flags & SA_RESTART != 0;
         if again {
             restart(frame, frame.orig_rax);
         } else {

@@ -13,9 +13,7 @@ use mm::{Errno, TASK_SIZE};
 use super::action::{Action, SA_ONSTACK, SA_RESTORER};
 use super::info::SIGINFO_SIZE;
 use super::{SigInfo, SigSet, send};
-use crate::arch::trap::{
-    NOT_A_SYSCALL, RFLAGS_USER_CHANGEABLE, USER_CODE_SELECTOR, USER_DATA_SELECTOR,
-};
+use crate::arch::trap::{NOT_A_SYSCALL, RFLAGS_USER_CHANGEABLE, USER_CODE_SELECTOR, USER_DATA_SELECTOR};
 use crate::arch::usercopy::{Plain, read_user, write_user};
 use crate::arch::{TrapFrame, cpu, fpu};
 use crate::task::thread::{AltStack, Thread, current};
@@ -112,9 +110,7 @@ const _: () = assert!(size_of::<UserContext>() == 304 && size_of::<SignalFrame>(
 
 /// Whether `sp` is on the alternate stack.
 fn is_on(stack: AltStack, sp: usize) -> bool {
-    stack.flags & SS_AUTODISARM == 0
-        && sp > stack.base
-        && sp.wrapping_sub(stack.base) <= stack.size
+    stack.flags & SS_AUTODISARM == 0 && sp > stack.base && sp.wrapping_sub(stack.base) <= stack.size
 }
 
 /// Puts a frame for `info` on the program's stack (or its alternate one), and
@@ -123,12 +119,7 @@ fn is_on(stack: AltStack, sp: usize) -> bool {
 /// # Errors
 /// `EFAULT`: the stack has no room, or the action has no restorer or an
 /// impossible handler. `frame` is unchanged.
-pub fn push(
-    frame: &mut TrapFrame,
-    info: SigInfo,
-    action: &Action,
-    old_mask: SigSet,
-) -> Result<(), Errno> {
+pub fn push(frame: &mut TrapFrame, info: SigInfo, action: &Action, old_mask: SigSet) -> Result<(), Errno> {
     if action.flags & SA_RESTORER == 0 || action.handler as usize >= TASK_SIZE {
         return Err(Errno::EFAULT);
     }

@@ -23,8 +23,6 @@ pub const BUS_ADRERR: i32 = 2;
 pub const ILL_ILLOPN: i32 = 2;
 /// `si_code` of `SIGFPE`: integer division by zero (or its overflow).
 pub const FPE_INTDIV: i32 = 1;
-/// `si_code` of `SIGTRAP`: breakpoint.
-pub const TRAP_BRKPT: i32 = 1;
 /// `si_code` of `SIGTRAP`: trace trap.
 pub const TRAP_TRACE: i32 = 2;
 /// `si_code` of `SIGCHLD`.
@@ -71,12 +69,7 @@ impl SigInfo {
     /// A child's state has changed. `status` is its exit code or the signal;
     /// times are in clock ticks.
     pub const fn child(code: i32, pid: u32, status: i32, utime: u64, stime: u64) -> SigInfo {
-        SigInfo {
-            signal: Signal::SIGCHLD,
-            errno: 0,
-            code,
-            fields: [pid as u64, status as u32 as u64, utime, stime],
-        }
+        SigInfo { signal: Signal::SIGCHLD, errno: 0, code, fields: [pid as u64, status as u32 as u64, utime, stime] }
     }
 
     /// From the bytes a user passed to `rt_sigqueueinfo`; `signal` is the

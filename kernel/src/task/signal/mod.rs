@@ -41,7 +41,7 @@ macro_rules! signals {
 }
 
 signals! {
-    SIGHUP = 1, SIGINT = 2, SIGQUIT = 3, SIGILL = 4, SIGTRAP = 5, SIGABRT = 6, SIGBUS = 7,
+    SIGHUP = 1, SIGQUIT = 3, SIGILL = 4, SIGTRAP = 5, SIGABRT = 6, SIGBUS = 7,
     SIGFPE = 8, SIGKILL = 9, SIGSEGV = 11, SIGPIPE = 13, SIGALRM = 14, SIGCHLD = 17,
     SIGCONT = 18, SIGSTOP = 19, SIGTSTP = 20, SIGTTIN = 21, SIGTTOU = 22, SIGURG = 23,
     SIGVTALRM = 26, SIGPROF = 27, SIGWINCH = 28, SIGSYS = 31,
@@ -78,9 +78,7 @@ impl Signal {
         match self {
             Signal::SIGCHLD | Signal::SIGURG | Signal::SIGWINCH => DefaultAction::Ignore,
             Signal::SIGCONT => DefaultAction::Continue,
-            Signal::SIGSTOP | Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU => {
-                DefaultAction::Stop
-            }
+            Signal::SIGSTOP | Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU => DefaultAction::Stop,
             Signal::SIGQUIT
             | Signal::SIGILL
             | Signal::SIGTRAP
@@ -120,11 +118,8 @@ impl SigSet {
     /// What cannot be blocked, caught or ignored.
     pub const UNBLOCKABLE: SigSet = Signal::SIGKILL.set().union(Signal::SIGSTOP.set());
     /// The job-control stop signals, which `SIGCONT` cancels.
-    pub const STOPS: SigSet = Signal::SIGSTOP
-        .set()
-        .union(Signal::SIGTSTP.set())
-        .union(Signal::SIGTTIN.set())
-        .union(Signal::SIGTTOU.set());
+    pub const STOPS: SigSet =
+        Signal::SIGSTOP.set().union(Signal::SIGTSTP.set()).union(Signal::SIGTTIN.set()).union(Signal::SIGTTOU.set());
     /// Caused by the instruction being executed; delivered before others.
     pub const SYNCHRONOUS: SigSet = Signal::SIGSEGV
         .set()

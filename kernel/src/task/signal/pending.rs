@@ -32,11 +32,6 @@ impl Pending {
         self.set
     }
 
-    /// How many entries there are.
-    pub fn len(&self) -> usize {
-        self.queue.len()
-    }
-
     /// Adds a signal. A standard one that is pending already stays as it is.
     ///
     /// # Errors

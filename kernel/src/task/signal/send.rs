@@ -112,8 +112,7 @@ fn queue(
         return Ok(());
     }
     let takes = |thread: &&Arc<Thread>| {
-        !thread.blocked().contains(signal)
-            || thread.waiting_for.load(Ordering::SeqCst) & signal.set().0 != 0
+        !thread.blocked().contains(signal) || thread.waiting_for.load(Ordering::SeqCst) & signal.set().0 != 0
     };
     let taker = match target {
         Some(thread) => Some(thread).filter(takes),
@@ -143,12 +142,8 @@ fn queue(
 /// The exit status that `signal` gives the process, if it ends it.
 fn fatal(signal: Signal, action: Action) -> Option<ExitStatus> {
     match action.disposition(signal) {
-        Disposition::Default(DefaultAction::Terminate) => {
-            Some(ExitStatus::Killed { signal, core: false })
-        }
-        Disposition::Default(DefaultAction::Core) => {
-            Some(ExitStatus::Killed { signal, core: true })
-        }
+        Disposition::Default(DefaultAction::Terminate) => Some(ExitStatus::Killed { signal, core: false }),
+        Disposition::Default(DefaultAction::Core) => Some(ExitStatus::Killed { signal, core: true }),
         _ => None,
     }
 }
@@ -171,9 +166,7 @@ pub(in crate::task) fn begin_exit(process: &Process, state: &mut State, status: 
 /// Called with the process's `state` locked.
 pub(in crate::task) fn alert(thread: &Arc<Thread>, states: u32) {
     thread.signal_work.store(true, Ordering::SeqCst);
-    if !sched::wake(thread, states)
-        && try_current().is_some_and(|current| core::ptr::eq(&*current, &**thread))
-    {
+    if !sched::wake(thread, states) && try_current().is_some_and(|current| core::ptr::eq(&*current, &**thread)) {
         cpu::set_return_work();
     }
 }
@@ -231,18 +224,13 @@ pub fn set_blocked(mask: SigSet) {
 ///
 /// # Errors
 /// Those of `call`.
-pub fn with_mask(
-    mask: SigSet,
-    call: impl FnOnce() -> Result<usize, Errno>,
-) -> Result<usize, Errno> {
+pub fn with_mask(mask: SigSet, call: impl FnOnce() -> Result<usize, Errno>) -> Result<usize, Errno> {
     let thread = current();
     let old = thread.blocked();
     set_blocked(mask);
     let result = call();
-    let interrupted = matches!(
-        result,
-        Err(Errno::EINTR | ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND | ERESTART_RESTARTBLOCK)
-    );
+    let interrupted =
+        matches!(result, Err(Errno::EINTR | ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND | ERESTART_RESTARTBLOCK));
     if interrupted && thread.has_signal_work() {
         *thread.saved_mask.lock() = Some(old);
     } else {
@@ -255,9 +243,8 @@ pub fn with_mask(
 /// with its process's `state` locked.
 pub(in crate::task) fn update_work(thread: &Thread, state: &State) {
     let pending = thread.pending.lock().set().union(state.pending.set());
-    let work = !pending.without(thread.blocked()).is_empty()
-        || state.stopped.is_some()
-        || exit::must_exit(thread, state);
+    let work =
+        !pending.without(thread.blocked()).is_empty() || state.stopped.is_some() || exit::must_exit(thread, state);
     thread.signal_work.store(work, Ordering::SeqCst);
     if work {
         cpu::set_return_work();
