@@ -58,7 +58,13 @@ errnos! {
     ENODATA = 61, "No data available.";
     EOVERFLOW = 75, "Value too large.";
     ELIBBAD = 80, "Accessing a corrupted shared library.";
+    ENOTSOCK = 88, "Not a socket.";
+    EMSGSIZE = 90, "Message too long.";
+    EPROTONOSUPPORT = 93, "Protocol not supported.";
+    ESOCKTNOSUPPORT = 94, "Socket type not supported.";
     EOPNOTSUPP = 95, "Operation not supported.";
+    EAFNOSUPPORT = 97, "Address family not supported.";
+    EISCONN = 106, "Already connected.";
     ETIMEDOUT = 110, "Timed out.";
     ERESTARTSYS = 512, "Kernel-internal: interrupted by a signal; restarted, or EINTR, at its delivery.";
     ERESTARTNOINTR = 513, "Kernel-internal: interrupted by a signal; restarted whatever its delivery does.";

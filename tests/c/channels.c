@@ -1,5 +1,5 @@
 /*
- * Pipes, event counters, poll, select and epoll: what is ready when, blocking
+ * Pipes, socket pairs, event counters, poll, select and epoll: what is ready when, blocking
  * and not, broken pipes, wake-ups between processes and threads. Prints the
  * same everywhere, and exits with 0.
  */
@@ -23,6 +23,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -396,6 +397,70 @@ static void epolls(void)
 	close(epoll);
 }
 
+static void sockets(void)
+{
+	printf("-- socket pairs\n");
+	int fds[2];
+	char text[16] = {0};
+	TRY(socketpair(AF_INET, SOCK_STREAM, 0, fds));
+	TRY(socketpair(AF_UNIX, 77, 0, fds));
+	TRY(socketpair(AF_UNIX, SOCK_STREAM, 0, (int *)8));
+	TRY(socketpair(AF_UNIX, SOCK_STREAM, 0, fds));
+	TRY(write(fds[0], "to", 2));
+	TRY(write(fds[0], "gether", 6));
+	TRY(read(fds[1], text, 16));
+	printf("%s\n", text);
+	TRY(send(fds[1], "back", 4, 0));
+	TRY(recv(fds[0], text, 16, MSG_DONTWAIT));
+	TRY(recv(fds[0], text, 16, MSG_DONTWAIT));
+	struct pollfd polled[2] = {{fds[0], POLLIN | POLLOUT | POLLRDHUP, 0}, {fds[1], POLLIN | POLLOUT | POLLRDHUP, 0}};
+	show_poll(polled, 2, poll(polled, 2, 0));
+	TRY(shutdown(fds[0], SHUT_WR));
+	show_poll(polled, 2, poll(polled, 2, 0));
+	TRY(read(fds[1], text, 16));
+	TRY(send(fds[0], "x", 1, MSG_NOSIGNAL));
+	TRY(write(fds[1], "still", 5));
+	TRY(read(fds[0], text, 16));
+	TRY(shutdown(fds[0], 9));
+	close(fds[1]);
+	show_poll(polled, 1, poll(polled, 1, 0));
+	TRY(read(fds[0], text, 16));
+	TRY(lseek(fds[0], 0, SEEK_SET));
+	close(fds[0]);
+	TRY(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fds));
+	TRY(write(fds[0], "one", 3));
+	TRY(write(fds[0], "two and more", 12));
+	TRY(write(fds[0], "three", 5));
+	TRY(read(fds[1], text, 16));
+	TRY(read(fds[1], text, 3));
+	TRY(read(fds[1], text, 16));
+	pid_t child = fork();
+	if (child == 0) {
+		close(fds[0]);
+		int number;
+		while (read(fds[1], &number, sizeof number) == sizeof number) {
+			number *= 2;
+			write(fds[1], &number, sizeof number);
+		}
+		_exit(0);
+	}
+	close(fds[1]);
+	int sum = 0;
+	for (int number = 0; number < 100; number++) {
+		int doubled;
+		write(fds[0], &number, sizeof number);
+		read(fds[0], &doubled, sizeof doubled);
+		sum += doubled;
+	}
+	TRY(sum);
+	close(fds[0]);
+	waitpid(child, 0, 0);
+	pipe(fds);
+	TRY(send(fds[1], "x", 1, 0));
+	close(fds[0]);
+	close(fds[1]);
+}
+
 int main(void)
 {
 	setvbuf(stdout, 0, _IOLBF, 0);
@@ -404,5 +469,6 @@ int main(void)
 	polling();
 	counters();
 	epolls();
+	sockets();
 	return 0;
 }

@@ -10,6 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::{Errno, PAGE_SIZE};
 
+use super::channel::Channel;
 use super::dentry::{Dentry, PATH_MAX, copy_bytes};
 use super::device::{self, Device};
 use super::file::File;
@@ -18,7 +19,7 @@ use super::inode::{Body, FileSystem, Inode, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, 
 use super::io::Source;
 use super::page::Page;
 use super::path::walk;
-use super::{FdTable, ROOT, open_inode, pipe, procfs, tmpfs};
+use super::{FdTable, ROOT, open_inode, procfs, tmpfs};
 use crate::drivers::fw_cfg;
 
 /// Makes the tree.
@@ -66,7 +67,7 @@ pub fn new_device(permissions: u32, device: Device) -> Result<Arc<Inode>, Errno>
 /// `ENOMEM`.
 pub fn new_fifo(permissions: u32) -> Result<Arc<Inode>, Errno> {
     let mode = S_IFIFO | permissions & 0o7777;
-    Inode::new(FileSystem::Tmpfs, mode, 1, Body::Fifo(pipe::Pipe::new()?))
+    Inode::new(FileSystem::Tmpfs, mode, 1, Body::Fifo(Channel::new()?))
 }
 
 /// The path of the program that the machine was started for, if there is one.

@@ -11,13 +11,14 @@ use alloc::sync::Arc;
 use mm::Errno;
 
 use super::Object;
+use super::channel::Channel;
 use super::dentry::Dentry;
 use super::epoll::Epoll;
 use super::inode::{Body, Inode};
 use super::io::{Sink, Source};
-use super::pipe::Pipe;
 use super::poll::{Events, Readiness};
 use super::sleep_lock::SleepLock;
+use super::socket::Socket;
 
 /// Flags of `open`, as the ABI numbers them.
 pub mod flags {
@@ -127,8 +128,13 @@ pub trait FileOps: Send + Sync {
         false
     }
 
-    /// The pipe, if it is an end of one.
-    fn pipe(&self) -> Option<&Arc<Pipe>> {
+    /// The channel, if it is an end of a pipe.
+    fn pipe(&self) -> Option<&Channel> {
+        None
+    }
+
+    /// The socket, if it is one.
+    fn socket(&self) -> Option<&Socket> {
         None
     }
 

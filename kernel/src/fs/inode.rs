@@ -6,8 +6,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::{Errno, PAGE_SIZE};
 
+use super::channel::Channel;
 use super::device::Device;
-use super::pipe::Pipe;
 use super::procfs;
 use super::tmpfs::{Directory, Regular};
 use crate::arch::time::realtime_ns;
@@ -72,7 +72,7 @@ pub enum Body {
     /// A character device.
     Device(Device),
     /// A pipe, with or without a name.
-    Fifo(Arc<Pipe>),
+    Fifo(Arc<Channel>),
     /// Something in `/proc`.
     Proc(procfs::Node),
     /// What has no contents to be opened again: event counters and the like.

@@ -14,6 +14,7 @@
 //! Everything that a program can make fail for want of memory returns
 //! `ENOMEM`; bulk data is kept in frames ([`page`]), not on the kernel heap.
 
+pub mod channel;
 pub mod dentry;
 pub mod device;
 pub mod epoll;
@@ -28,6 +29,7 @@ pub mod pipe;
 pub mod poll;
 pub mod procfs;
 pub mod small_text;
+pub mod socket;
 pub mod table;
 pub mod tmpfs;
 pub mod tty;

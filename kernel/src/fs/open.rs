@@ -79,7 +79,7 @@ pub fn open_inode(dentry: Arc<Dentry>, flags: u32) -> Result<Arc<File>, Errno> {
         Body::Directory(_) => File::new(dentry, DirectoryFile, flags),
         Body::Symlink(_) => Err(Errno::ELOOP),
         Body::Device(device) => File::new(dentry, *device, flags),
-        Body::Fifo(pipe) => pipe::open_named(dentry, pipe, flags),
+        Body::Fifo(channel) => pipe::open_named(dentry, channel, flags),
         Body::Proc(node) => procfs::open(dentry, *node, flags),
         Body::Anonymous => Err(Errno::ENXIO),
     }

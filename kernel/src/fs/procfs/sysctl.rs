@@ -3,8 +3,8 @@
 use mm::{Errno, Overcommit};
 use spin::Mutex;
 
+use crate::fs::channel;
 use crate::fs::page::Text;
-use crate::fs::pipe;
 use crate::fs::table::MAX_DESCRIPTORS;
 use crate::memory::memory;
 use crate::syscall::misc;
@@ -82,7 +82,7 @@ impl Sysctl {
             Sysctl::RandomizeVaSpace => settings.randomize_va_space() as usize,
             Sysctl::FileMax => memory().total_frames(),
             Sysctl::NrOpen => MAX_DESCRIPTORS,
-            Sysctl::PipeMaxSize => pipe::CAPACITY,
+            Sysctl::PipeMaxSize => channel::CAPACITY,
             Sysctl::OsRelease => return text.put(format_args!("{}\n", misc::RELEASE)),
             Sysctl::OsType => return text.put(format_args!("{}\n", misc::OS_TYPE)),
             Sysctl::Version => return text.put(format_args!("{}\n", misc::VERSION)),

@@ -7,10 +7,10 @@ use mm::Errno;
 use super::{Result, check_flags, files, usable};
 use crate::arch::usercopy::{read_user, write_user};
 use crate::fs::File;
+use crate::fs::channel;
 use crate::fs::file::flags::*;
 use crate::fs::flock::{self, Lock};
 use crate::fs::inode::Body;
-use crate::fs::pipe;
 use crate::fs::tmpfs::{Regular, Seals};
 use crate::task::limits::Resource;
 use crate::task::thread::current;
@@ -122,12 +122,12 @@ fn fcntl_on_file(file: &File, command: u32, argument: usize) -> Result<usize> {
         F_GETLK | F_SETLK | F_SETLKW => record_lock(command == F_GETLK, argument),
         // No file here sends signals.
         F_SETOWN | F_GETOWN => Ok(0),
-        F_GETPIPE_SZ => file.ops().pipe().map(|_| pipe::CAPACITY).ok_or(Errno::EBADF),
+        F_GETPIPE_SZ => file.ops().pipe().map(|_| channel::CAPACITY).ok_or(Errno::EBADF),
         F_SETPIPE_SZ => {
             file.ops().pipe().ok_or(Errno::EBADF)?;
             // The size is fixed: whatever is not larger is rounded up to it.
             let size = argument as u32 as usize;
-            if size <= pipe::CAPACITY { Ok(pipe::CAPACITY) } else { Err(Errno::EPERM) }
+            if size <= channel::CAPACITY { Ok(channel::CAPACITY) } else { Err(Errno::EPERM) }
         }
         F_ADD_SEALS => {
             let contents = sealable()?;

@@ -10,6 +10,7 @@ mod metadata;
 mod names;
 mod open;
 mod poll;
+mod socket;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -62,6 +63,13 @@ pub fn call(number: usize, args: &[usize; 6]) -> Option<Result<usize>> {
         32 => descriptors::dup(fd),
         33 => descriptors::dup2(fd, b as i32),
         40 => io::send_file(fd, b as i32, c, d),
+        41 => socket::create(a as u32),
+        44 => socket::send_to(fd, b, c, d as u32, e),
+        45 => socket::receive_from(fd, b, c, d as u32, f),
+        46 => socket::send_message(fd, b, c as u32),
+        47 => socket::receive_message(fd, b, c as u32),
+        48 => socket::shut_down(fd, b as u32),
+        53 => socket::create_pair(a as u32, b as u32, c as u32, d),
         72 => descriptors::fcntl(fd, b as u32, c),
         73 => descriptors::flock(fd, b as u32),
         74 | 75 => descriptors::sync(fd),

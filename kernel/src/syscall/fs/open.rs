@@ -1,14 +1,16 @@
 //! Making open files: `open` and what makes files without a name.
 
+use alloc::sync::Arc;
+
 use mm::Errno;
 
 use super::{AT_FDCWD, Result, check_flags, context, files, install, read_path, start_of};
 use crate::arch::usercopy::{read_cstr, read_user, write_user};
-use crate::fs;
 use crate::fs::dentry::{Dentry, copy_bytes};
 use crate::fs::file::flags::*;
 use crate::fs::inode::{FileSystem, S_IFREG};
 use crate::fs::tmpfs::{Regular, Seals};
+use crate::fs::{self, File};
 use crate::fs::{eventfd, open_inode, pipe};
 
 pub fn open_at(directory: i32, path: usize, flags: u32, mode: u32) -> Result<usize> {
@@ -50,19 +52,29 @@ pub fn pipe(fds: usize, flags: u32) -> Result<usize> {
     check_flags(flags, O_CLOEXEC | O_NONBLOCK | O_DIRECT)?;
     let (reader, writer) = pipe::new_pair(flags & O_NONBLOCK)?;
     let close_on_exec = flags & O_CLOEXEC != 0;
-    let read = install(reader, close_on_exec)?;
-    let written = install(writer, close_on_exec).and_then(|write| {
-        let stored = write_user(fds, [read as i32, write as i32]);
-        if stored.is_err() {
-            drop(files()?.remove(write as i32));
+    install_pair((reader, writer), close_on_exec, fds)
+}
+
+/// Gives both files a descriptor and stores the two numbers at `fds`: either
+/// all of that happens or nothing.
+pub fn install_pair(files: (Arc<File>, Arc<File>), close_on_exec: bool, fds: usize) -> Result<usize> {
+    let first = install(files.0, close_on_exec)?;
+    let installed = install(files.1, close_on_exec)
+        .and_then(|second| write_user(fds, [first as i32, second as i32]).inspect_err(|_| forget(second)));
+    match installed {
+        Ok(()) => Ok(0),
+        Err(error) => {
+            forget(first);
+            Err(error)
         }
-        stored
-    });
-    if let Err(error) = written {
-        drop(files()?.remove(read as i32));
-        return Err(error);
     }
-    Ok(0)
+}
+
+/// Takes back a descriptor that the program has not been told of.
+fn forget(fd: usize) {
+    if let Ok(table) = files() {
+        drop(table.remove(fd as i32));
+    }
 }
 
 /// `eventfd2`.

@@ -1,0 +1,337 @@
+//! A one-way channel: what is behind a pipe, and each direction of a socket.
+//!
+//! The bytes wait in a ring of [`PAGES`] frames, each allocated when it is
+//! first needed. `read` and `written` count bytes since the beginning, so
+//! their difference is what is there; they change under the ring's lock and
+//! are looked at without it. A write of up to [`PIPE_BUF`] bytes is never
+//! mixed with another.
+//!
+//! A channel carries either a stream of bytes or messages; a message is in the
+//! ring as its length, in [`HEADER`] bytes, and its contents.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use alloc::sync::Arc;
+use mm::{Errno, PAGE_SIZE};
+
+use super::io::{Sink, Source, partial};
+use super::page::Page;
+use super::poll::Stamp;
+use super::sleep_lock::SleepLock;
+use crate::errno::EMSGSIZE;
+use crate::task::wait::WaitQueue;
+
+const PAGES: usize = 16;
+/// How much a channel holds, in bytes.
+pub const CAPACITY: usize = PAGES * PAGE_SIZE;
+/// Writes to a stream of up to this size are atomic.
+pub const PIPE_BUF: usize = 4096;
+/// Bytes of a message's length.
+const HEADER: usize = 4;
+
+type Ring = [Option<Page>; PAGES];
+
+/// How to read or write.
+#[derive(Clone, Copy)]
+pub struct Manner {
+    /// Fail with `EAGAIN` instead of waiting.
+    pub nonblocking: bool,
+    /// The channel carries messages.
+    pub messages: bool,
+}
+
+/// A channel and who has it open.
+pub struct Channel {
+    ring: SleepLock<Ring>,
+    read: AtomicU64,
+    written: AtomicU64,
+    readers: AtomicU32,
+    writers: AtomicU32,
+    /// How often an end was opened; what an `open` of a named pipe waits for.
+    reader_opens: AtomicU32,
+    writer_opens: AtomicU32,
+    read_queue: WaitQueue,
+    write_queue: WaitQueue,
+    stamp: Stamp,
+}
+
+impl Channel {
+    /// An empty channel that nobody has open.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn new() -> Result<Arc<Channel>, Errno> {
+        let channel = Channel {
+            ring: SleepLock::new([const { None }; PAGES]),
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            readers: AtomicU32::new(0),
+            writers: AtomicU32::new(0),
+            reader_opens: AtomicU32::new(0),
+            writer_opens: AtomicU32::new(0),
+            read_queue: WaitQueue::new(),
+            write_queue: WaitQueue::new(),
+            stamp: Stamp::new(),
+        };
+        Arc::try_new(channel).map_err(|_| Errno::ENOMEM)
+    }
+
+    /// Bytes that are there.
+    pub fn len(&self) -> usize {
+        // `read` first: it never overtakes a `written` that is looked at later.
+        let read = self.read.load(Ordering::Acquire);
+        (self.written.load(Ordering::Acquire) - read) as usize
+    }
+
+    /// Bytes that fit.
+    pub fn room(&self) -> usize {
+        CAPACITY.saturating_sub(self.len())
+    }
+
+    /// How many have it open for reading.
+    pub fn readers(&self) -> u32 {
+        self.readers.load(Ordering::Acquire)
+    }
+
+    /// How many have it open for writing.
+    pub fn writers(&self) -> u32 {
+        self.writers.load(Ordering::Acquire)
+    }
+
+    /// How often it was opened for reading.
+    pub fn reader_opens(&self) -> u32 {
+        self.reader_opens.load(Ordering::Acquire)
+    }
+
+    /// How often it was opened for writing.
+    pub fn writer_opens(&self) -> u32 {
+        self.writer_opens.load(Ordering::Acquire)
+    }
+
+    /// See [`Stamp`].
+    pub fn stamp(&self) -> u64 {
+        self.stamp.get()
+    }
+
+    /// Counts a reader, a writer, or both, in.
+    pub fn open(&self, reads: bool, writes: bool) {
+        if reads {
+            self.readers.fetch_add(1, Ordering::AcqRel);
+            self.reader_opens.fetch_add(1, Ordering::AcqRel);
+        }
+        if writes {
+            self.writers.fetch_add(1, Ordering::AcqRel);
+            self.writer_opens.fetch_add(1, Ordering::AcqRel);
+        }
+        self.changed();
+    }
+
+    /// Counts a reader, a writer, or both, out.
+    pub fn close(&self, reads: bool, writes: bool) {
+        if reads {
+            self.readers.fetch_sub(1, Ordering::AcqRel);
+        }
+        if writes {
+            self.writers.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.changed();
+    }
+
+    /// Waits until it has been opened for reading since `opens` was
+    /// [`reader_opens`](Self::reader_opens), or is open.
+    ///
+    /// # Errors
+    /// `ERESTARTSYS`.
+    pub fn wait_for_reader(&self, opens: u32) -> Result<(), Errno> {
+        self.write_queue.wait_until(|| (self.reader_opens() != opens || self.readers() > 0).then_some(()))
+    }
+
+    /// As [`wait_for_reader`](Self::wait_for_reader), for a writer.
+    ///
+    /// # Errors
+    /// `ERESTARTSYS`.
+    pub fn wait_for_writer(&self, opens: u32) -> Result<(), Errno> {
+        self.read_queue.wait_until(|| (self.writer_opens() != opens || self.writers() > 0).then_some(()))
+    }
+
+    /// Tells everybody that bytes, room or ends have come or gone.
+    fn changed(&self) {
+        self.read_queue.wake_all();
+        self.write_queue.wake_all();
+        self.stamp.change();
+    }
+
+    /// Moves what is there into `sink`, without waiting.
+    fn take_bytes(&self, sink: &mut Sink<'_>) -> Result<usize, Errno> {
+        let ring = self.ring.lock()?;
+        let at = self.read.load(Ordering::Relaxed);
+        let done = copy_out(&ring, at, sink, self.len())?;
+        self.read.fetch_add(done as u64, Ordering::Release);
+        Ok(done)
+    }
+
+    /// Moves one message into `sink`, or as much of it as fits, without
+    /// waiting. The rest of the message is lost.
+    fn take_message(&self, sink: &mut Sink<'_>) -> Result<Option<usize>, Errno> {
+        let ring = self.ring.lock()?;
+        if self.len() == 0 {
+            return Ok(None);
+        }
+        let at = self.read.load(Ordering::Relaxed);
+        let mut header = [0; HEADER];
+        copy_out(&ring, at, &mut Sink::kernel(&mut header), HEADER)?;
+        let len = u32::from_le_bytes(header) as usize;
+        let done = copy_out(&ring, at + HEADER as u64, sink, len)?;
+        self.read.fetch_add((HEADER + len) as u64, Ordering::Release);
+        Ok(Some(done))
+    }
+
+    /// Moves bytes from `source` into the ring, without waiting, if there is
+    /// room for at least `least`.
+    fn put_bytes(&self, source: &mut Source<'_>, least: usize) -> Result<usize, Errno> {
+        let mut ring = self.ring.lock()?;
+        if self.room() < least {
+            return Ok(0);
+        }
+        let at = self.written.load(Ordering::Relaxed);
+        let done = copy_in(&mut ring, at, source, self.room())?;
+        self.written.fetch_add(done as u64, Ordering::Release);
+        Ok(done)
+    }
+
+    /// Moves all of `source` into the ring as one message, if there is room.
+    fn put_message(&self, source: &mut Source<'_>) -> Result<usize, Errno> {
+        let mut ring = self.ring.lock()?;
+        let len = source.remaining();
+        if self.room() < HEADER + len {
+            return Ok(0);
+        }
+        let at = self.written.load(Ordering::Relaxed);
+        let header = (len as u32).to_le_bytes();
+        copy_in(&mut ring, at, &mut Source::kernel(&header), HEADER)?;
+        if copy_in(&mut ring, at + HEADER as u64, source, len)? < len {
+            return Err(Errno::EFAULT);
+        }
+        self.written.fetch_add((HEADER + len) as u64, Ordering::Release);
+        Ok(len)
+    }
+
+    /// Reads what is there, waiting for something to come; 0 at the end.
+    ///
+    /// # Errors
+    /// `EAGAIN`, `EFAULT`, `ERESTARTSYS`.
+    pub fn read(&self, sink: &mut Sink<'_>, manner: Manner) -> Result<usize, Errno> {
+        if sink.remaining() == 0 {
+            return Ok(0);
+        }
+        loop {
+            // Before looking for bytes: what the last writer wrote comes first.
+            let closed = self.writers() == 0;
+            let taken = if manner.messages {
+                self.take_message(sink)?
+            } else {
+                Some(self.take_bytes(sink)?).filter(|&count| count > 0)
+            };
+            if let Some(count) = taken {
+                self.changed();
+                return Ok(count);
+            }
+            if closed {
+                return Ok(0);
+            }
+            if manner.nonblocking {
+                return Err(Errno::EAGAIN);
+            }
+            self.read_queue.wait_until(|| (self.len() > 0 || self.writers() == 0).then_some(()))?;
+        }
+    }
+
+    /// Writes all of `source`, waiting for room.
+    ///
+    /// # Errors
+    /// `EPIPE` when nobody reads; `EMSGSIZE` for a message that never fits;
+    /// `EAGAIN`, `EFAULT`, `ENOMEM`, `ERESTARTSYS` before the first byte.
+    pub fn write(&self, source: &mut Source<'_>, manner: Manner) -> Result<usize, Errno> {
+        let total = source.remaining();
+        if total == 0 {
+            return Ok(0);
+        }
+        let least = match total {
+            _ if manner.messages => total + HEADER,
+            _ if total <= PIPE_BUF => total,
+            _ => 1,
+        };
+        if least > CAPACITY {
+            return Err(EMSGSIZE);
+        }
+        let mut done = 0;
+        loop {
+            if self.readers() == 0 {
+                return partial(done, Errno::EPIPE);
+            }
+            let put = if manner.messages { self.put_message(source) } else { self.put_bytes(source, least) };
+            match put {
+                Ok(0) => {}
+                Ok(count) => {
+                    done += count;
+                    self.changed();
+                }
+                Err(error) => return partial(done, error),
+            }
+            if done == total || least > 1 && done > 0 {
+                return Ok(done);
+            }
+            if manner.nonblocking {
+                return partial(done, Errno::EAGAIN);
+            }
+            let ready = || (self.room() >= least || self.readers() == 0).then_some(());
+            if let Err(error) = self.write_queue.wait_until(ready) {
+                return partial(done, error);
+            }
+        }
+    }
+}
+
+/// Copies up to `limit` bytes of the ring, from position `at` on.
+fn copy_out(ring: &Ring, at: u64, sink: &mut Sink<'_>, limit: usize) -> Result<usize, Errno> {
+    let mut done = 0;
+    loop {
+        let at = at as usize + done;
+        let start = at % PAGE_SIZE;
+        let count = (limit - done).min(PAGE_SIZE - start).min(sink.remaining());
+        let Some(page) = ring[at / PAGE_SIZE % PAGES].as_ref().filter(|_| count > 0) else {
+            return Ok(done);
+        };
+        match sink.put(&page.bytes()[start..start + count]) {
+            Ok(count) => done += count,
+            Err(error) => return partial(done, error),
+        }
+    }
+}
+
+/// Fills up to `limit` bytes of the ring, from position `at` on.
+fn copy_in(ring: &mut Ring, at: u64, source: &mut Source<'_>, limit: usize) -> Result<usize, Errno> {
+    let mut done = 0;
+    loop {
+        let at = at as usize + done;
+        let start = at % PAGE_SIZE;
+        let count = (limit - done).min(PAGE_SIZE - start).min(source.remaining());
+        if count == 0 {
+            return Ok(done);
+        }
+        match fill_page(&mut ring[at / PAGE_SIZE % PAGES], source, start, count) {
+            Ok(count) => done += count,
+            Err(error) => return partial(done, error),
+        }
+    }
+}
+
+/// Fills `count` bytes of a ring page from `start` on, or fewer if the source
+/// faults.
+fn fill_page(slot: &mut Option<Page>, source: &mut Source<'_>, start: usize, count: usize) -> Result<usize, Errno> {
+    let page = match slot {
+        Some(page) => page,
+        None => slot.insert(Page::new()?),
+    };
+    source.take(&mut page.bytes_mut()[start..start + count])
+}
