@@ -2,7 +2,8 @@
 //!
 //! For what is held across copies to and from user memory: those may fault,
 //! and resolving a fault may block, which is not allowed under a spin lock.
-//! A thread must not take a second [`SleepLock`] while it holds one.
+//! The order is: first the position of an open file, then one of the others
+//! (a regular file's writer, the text of a file in `/proc`, a channel's ring).
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
