@@ -118,23 +118,8 @@ impl PageRange {
 
     /// What both have in common; empty (at an arbitrary place inside `self`) if nothing.
     pub const fn intersect(self, other: PageRange) -> PageRange {
-        let start = if self.start > other.start {
-            self.start
-        } else {
-            other.start
-        };
-        let end = if self.end < other.end {
-            self.end
-        } else {
-            other.end
-        };
-        if start < end {
-            PageRange { start, end }
-        } else {
-            PageRange {
-                start: self.start,
-                end: self.start,
-            }
-        }
+        let start = if self.start > other.start { self.start } else { other.start };
+        let end = if self.end < other.end { self.end } else { other.end };
+        if start < end { PageRange { start, end } } else { PageRange { start: self.start, end: self.start } }
     }
 }

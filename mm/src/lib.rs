@@ -91,10 +91,7 @@
 //! - `sim`: the simulated machine of the crate's own tests ([`sim`]), with `std`.
 //! - `fault-injection`: `Memory::fail_nth_allocation`.
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
-#![cfg_attr(
-    not(any(test, feature = "sim")),
-    allow(rustdoc::broken_intra_doc_links)
-)]
+#![cfg_attr(not(any(test, feature = "sim")), allow(rustdoc::broken_intra_doc_links))]
 #![warn(missing_docs)]
 
 mod addr;
@@ -124,6 +121,5 @@ pub use platform::{CpuSet, MAX_CPUS, PhysAddr, Platform, TlbFlush};
 #[cfg(any(test, feature = "sim"))]
 pub use space::verify_all;
 pub use space::{
-    AddressSpace, FaultAccess, FaultError, Limits, MappedFile, MmapRequest, SpaceError, SpaceStats,
-    VmaInfo, VmaKind,
+    AddressSpace, FaultAccess, FaultError, Limits, MappedFile, MmapRequest, SpaceError, SpaceStats, VmaInfo, VmaKind,
 };

@@ -87,12 +87,7 @@ pub(crate) struct Arenas {
 
 impl Arenas {
     const fn new() -> Arenas {
-        Arenas {
-            objects: Arena::new(),
-            vmas: Arena::new(),
-            avcs: Arena::new(),
-            anon_vmas: Arena::new(),
-        }
+        Arenas { objects: Arena::new(), vmas: Arena::new(), avcs: Arena::new(), anon_vmas: Arena::new() }
     }
 }
 
@@ -134,9 +129,7 @@ impl<P: Platform> Memory<P> {
             #[cfg(any(test, feature = "fault-injection"))]
             injection: injection::Injection::new(),
         };
-        let zero_page = memory
-            .alloc_zeroed(FrameKind::Zero)
-            .map_err(|OutOfMemory| InitError::NoRoom)?;
+        let zero_page = memory.alloc_zeroed(FrameKind::Zero).map_err(|OutOfMemory| InitError::NoRoom)?;
         memory.zero_page = zero_page.into_raw();
         Ok(memory)
     }
@@ -179,10 +172,7 @@ impl<P: Platform> Memory<P> {
     pub fn free(&self, frame: OwnedFrame) {
         let order = frame.order();
         let pfn = frame.into_raw();
-        debug_assert!(
-            self.frame(pfn).refcount() <= 1,
-            "{pfn:?} is still referenced"
-        );
+        debug_assert!(self.frame(pfn).refcount() <= 1, "{pfn:?} is still referenced");
         self.poison(pfn, order);
         self.frames.free(self.platform.current_cpu(), pfn, order);
     }
@@ -274,10 +264,7 @@ impl<P: Platform> Memory<P> {
         let Ok(change) = isize::try_from(pages) else {
             return Err(OutOfMemory);
         };
-        let committed = self
-            .committed
-            .fetch_add(change, Ordering::Relaxed)
-            .saturating_add(change);
+        let committed = self.committed.fetch_add(change, Ordering::Relaxed).saturating_add(change);
         let allowed = match self.sysctl.overcommit() {
             Overcommit::Always => true,
             Overcommit::Heuristic => pages <= self.total_frames(),
@@ -303,15 +290,8 @@ impl<P: Platform> Memory<P> {
 
     /// [`alloc`](Self::alloc) where the failure of the caller is injected elsewhere.
     #[inline]
-    pub(crate) fn alloc_uncounted(
-        &self,
-        kind: FrameKind,
-        order: u8,
-    ) -> Result<OwnedFrame, OutOfMemory> {
-        let pfn = self
-            .frames
-            .alloc(self.platform.current_cpu(), kind, order)
-            .ok_or(OutOfMemory)?;
+    pub(crate) fn alloc_uncounted(&self, kind: FrameKind, order: u8) -> Result<OwnedFrame, OutOfMemory> {
+        let pfn = self.frames.alloc(self.platform.current_cpu(), kind, order).ok_or(OutOfMemory)?;
         // SAFETY: the block has just been allocated with one reference, which is ours.
         Ok(unsafe { OwnedFrame::from_raw(pfn, order) })
     }

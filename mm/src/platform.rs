@@ -17,11 +17,7 @@ impl CpuSet {
 
     /// The set of exactly one CPU. CPUs from [`MAX_CPUS`] up are in no set.
     pub const fn single(cpu: usize) -> CpuSet {
-        if cpu < MAX_CPUS {
-            CpuSet(1 << cpu)
-        } else {
-            CpuSet(0)
-        }
+        if cpu < MAX_CPUS { CpuSet(1 << cpu) } else { CpuSet(0) }
     }
 
     /// Whether `cpu` is in the set.

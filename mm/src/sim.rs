@@ -80,8 +80,7 @@ impl SimPlatform {
         assert!((1..=MAX_CPUS).contains(&cpus) && frames > 0);
         let layout = Layout::from_size_align(frames * PAGE_SIZE, 1 << 22).expect("too many frames");
         // SAFETY: the size is not 0.
-        let ram = NonNull::new(unsafe { alloc_zeroed(layout) })
-            .unwrap_or_else(|| handle_alloc_error(layout));
+        let ram = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
         SimPlatform {
             ram,
             layout,
@@ -95,10 +94,7 @@ impl SimPlatform {
     /// Where the RAM is.
     pub fn ram(&self) -> PhysRange {
         let start = PhysAddr::new(RAM_START);
-        PhysRange {
-            start,
-            end: start + self.layout.size() as u64,
-        }
+        PhysRange { start, end: start + self.layout.size() as u64 }
     }
 
     /// Sets what [`Platform::random`] goes on from.
@@ -123,13 +119,7 @@ impl SimPlatform {
     /// # Panics
     ///
     /// On page tables that no CPU would accept, or that are not in RAM.
-    pub fn translate(
-        &self,
-        cpu: usize,
-        root: PhysAddr,
-        addr: usize,
-        access: Access,
-    ) -> Result<PhysAddr, PageFault> {
+    pub fn translate(&self, cpu: usize, root: PhysAddr, addr: usize, access: Access) -> Result<PhysAddr, PageFault> {
         self.tlb(cpu).translate(self, root, addr, access)
     }
 
@@ -270,9 +260,7 @@ impl Drop for SimPlatform {
 // to the rest.
 unsafe impl Platform for SimPlatform {
     fn phys_to_virt(&self, phys: PhysAddr) -> *mut u8 {
-        self.ram
-            .as_ptr()
-            .wrapping_add(phys.as_u64().wrapping_sub(RAM_START) as usize)
+        self.ram.as_ptr().wrapping_add(phys.as_u64().wrapping_sub(RAM_START) as usize)
     }
 
     fn current_cpu(&self) -> usize {
@@ -300,10 +288,7 @@ unsafe impl Platform for SimPlatform {
     fn random(&self) -> u64 {
         // SplitMix64 (Steele, Lea and Flood, 2014).
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut z = self
-            .random
-            .fetch_add(STEP, Ordering::Relaxed)
-            .wrapping_add(STEP);
+        let mut z = self.random.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)

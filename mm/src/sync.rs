@@ -62,9 +62,7 @@ impl<T: Default> Default for SpinLock<T> {
 
 impl<T> fmt::Debug for SpinLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SpinLock")
-            .field("locked", &self.0.is_locked())
-            .finish_non_exhaustive()
+        f.debug_struct("SpinLock").field("locked", &self.0.is_locked()).finish_non_exhaustive()
     }
 }
 
@@ -110,8 +108,6 @@ impl<T: Default> Default for RwLock<T> {
 
 impl<T> fmt::Debug for RwLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RwLock")
-            .field("readers", &self.0.reader_count())
-            .finish_non_exhaustive()
+        f.debug_struct("RwLock").field("readers", &self.0.reader_count()).finish_non_exhaustive()
     }
 }

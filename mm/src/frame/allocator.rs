@@ -68,10 +68,7 @@ impl KindCounts {
     #[inline]
     fn add(&self, kind: FrameKind, frames: isize) {
         let count = &self.0[kind as usize % 16];
-        count.store(
-            count.load(Ordering::Relaxed).wrapping_add(frames),
-            Ordering::Relaxed,
-        );
+        count.store(count.load(Ordering::Relaxed).wrapping_add(frames), Ordering::Relaxed);
     }
 
     fn get(&self, kind: FrameKind) -> isize {
@@ -115,20 +112,11 @@ impl FrameAllocator {
     /// # Safety
     ///
     /// As [`Memory::new`](crate::Memory::new).
-    pub(crate) unsafe fn new<P: Platform>(
-        platform: &P,
-        regions: &[PhysRange],
-    ) -> Result<FrameAllocator, InitError> {
+    pub(crate) unsafe fn new<P: Platform>(platform: &P, regions: &[PhysRange]) -> Result<FrameAllocator, InitError> {
         check_regions(platform, regions)?;
         let usable = || regions.iter().filter(|region| !region.is_empty());
-        let lowest = usable()
-            .map(PhysRange::first_pfn)
-            .min()
-            .ok_or(InitError::NoRoom)?;
-        let end = usable()
-            .map(PhysRange::end_pfn)
-            .max()
-            .ok_or(InitError::NoRoom)?;
+        let lowest = usable().map(PhysRange::first_pfn).min().ok_or(InitError::NoRoom)?;
+        let end = usable().map(PhysRange::end_pfn).max().ok_or(InitError::NoRoom)?;
 
         // Blocks are aligned by their number in the table, so the table starts
         // at a multiple of the largest block.
@@ -142,8 +130,7 @@ impl FrameAllocator {
             .filter(|region| region.frames() >= records)
             .min_by_key(|region| region.frames())
             .ok_or(InitError::NoRoom)?;
-        let base = NonNull::new(platform.phys_to_virt(home.start).cast::<Frame>())
-            .ok_or(InitError::BadRegion)?;
+        let base = NonNull::new(platform.phys_to_virt(home.start).cast::<Frame>()).ok_or(InitError::BadRegion)?;
 
         let mut allocator = FrameAllocator {
             // SAFETY: a page-aligned address is aligned for a record; the
@@ -151,17 +138,9 @@ impl FrameAllocator {
             // crate's own for good, and they are given to nobody else below;
             // `count` was compared with NIL.
             table: unsafe { FrameTable::new(base, first, count) },
-            pool: SpinLock::new(Pool {
-                buddy: Buddy::new(),
-                depot: Depot::new(),
-            }),
+            pool: SpinLock::new(Pool { buddy: Buddy::new(), depot: Depot::new() }),
             in_use: KindCounts::new(),
-            cpus: [const {
-                Cpu {
-                    lists: SpinLock::new(CpuLists::new()),
-                    in_use: KindCounts::new(),
-                }
-            }; MAX_CPUS],
+            cpus: [const { Cpu { lists: SpinLock::new(CpuLists::new()), in_use: KindCounts::new() } }; MAX_CPUS],
             total: 0,
         };
         for region in usable() {
@@ -178,10 +157,7 @@ impl FrameAllocator {
         let mut pfn = start;
         while pfn < end {
             let index = self.table.index(Pfn(pfn));
-            let order = index
-                .trailing_zeros()
-                .min((end - pfn).ilog2())
-                .min(MAX_ORDER.into());
+            let order = index.trailing_zeros().min((end - pfn).ilog2()).min(MAX_ORDER.into());
             disclaim_block(&self.table, index, order as u8);
             pool.buddy.free(&self.table, index, order as u8);
             self.total += 1 << order;
@@ -213,10 +189,7 @@ impl FrameAllocator {
         let index = self.table.index(pfn);
         let frame = self.table.at(index);
         let kind = frame.kind();
-        debug_assert!(
-            !matches!(kind, FrameKind::Free | FrameKind::Reserved),
-            "{pfn:?} is not in use"
-        );
+        debug_assert!(!matches!(kind, FrameKind::Free | FrameKind::Reserved), "{pfn:?} is not in use");
         debug_assert_eq!(frame.order(), order, "{pfn:?} is of another order");
         debug_assert_eq!(frame.mapcount(), 0, "{pfn:?} is still mapped");
         let cpu = self.cpu(cpu);
@@ -241,9 +214,7 @@ impl FrameAllocator {
         let frame = self.table.frame(pfn);
         // SAFETY: nobody else has a reference to the block any more, so it may
         // as well be said to have one, which is the caller's.
-        frame
-            .release()
-            .then(|| unsafe { OwnedFrame::from_raw(pfn, frame.order()) })
+        frame.release().then(|| unsafe { OwnedFrame::from_raw(pfn, frame.order()) })
     }
 
     /// The record of a frame; that of a reserved frame for a number outside.
@@ -389,11 +360,7 @@ fn check_regions<P: Platform>(platform: &P, regions: &[PhysRange]) -> Result<(),
             if region.is_empty() {
                 break;
             }
-            let (low, high) = if region.start < other.start {
-                (region, other)
-            } else {
-                (other, region)
-            };
+            let (low, high) = if region.start < other.start { (region, other) } else { (other, region) };
             if high.start < low.end {
                 return Err(InitError::Overlap);
             }

@@ -22,10 +22,7 @@ pub(super) struct Buddy {
 
 impl Buddy {
     pub(super) const fn new() -> Buddy {
-        Buddy {
-            heads: [NIL; ORDERS],
-            nonempty: 0,
-        }
+        Buddy { heads: [NIL; ORDERS], nonempty: 0 }
     }
 
     /// Takes a block of `order` off the lists, out of the smallest one that has it.

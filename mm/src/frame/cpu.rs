@@ -29,11 +29,7 @@ pub(super) struct CpuLists {
 
 impl CpuLists {
     pub(super) const fn new() -> CpuLists {
-        CpuLists {
-            head: NIL,
-            len: 0,
-            spare: NIL,
-        }
+        CpuLists { head: NIL, len: 0, spare: NIL }
     }
 
     /// Length of the list in use.
@@ -110,10 +106,7 @@ pub(super) struct Depot {
 
 impl Depot {
     pub(super) const fn new() -> Depot {
-        Depot {
-            head: NIL,
-            batches: 0,
-        }
+        Depot { head: NIL, batches: 0 }
     }
 
     /// How many there are.

@@ -82,11 +82,7 @@ impl FrameKind {
     const fn from_bits(bits: u32) -> FrameKind {
         let index = (bits & 0xff) as usize;
         // No other value is ever stored.
-        if index < FrameKind::COUNT {
-            FrameKind::ALL[index]
-        } else {
-            FrameKind::Reserved
-        }
+        if index < FrameKind::COUNT { FrameKind::ALL[index] } else { FrameKind::Reserved }
     }
 }
 
@@ -229,17 +225,13 @@ impl Frame {
 
     #[inline]
     fn set_state(&self, kind: FrameKind, order: u8, flags: u32) {
-        self.state.store(
-            kind as u32 | u32::from(order) << 8 | flags,
-            Ordering::Relaxed,
-        );
+        self.state.store(kind as u32 | u32::from(order) << 8 | flags, Ordering::Relaxed);
     }
 
     /// Whether the frame is the first of a free block of that order.
     #[inline]
     fn heads_free_block(&self, order: u8) -> bool {
-        self.state.load(Ordering::Relaxed)
-            == FrameKind::Free as u32 | u32::from(order) << 8 | ON_BUDDY_LIST
+        self.state.load(Ordering::Relaxed) == FrameKind::Free as u32 | u32::from(order) << 8 | ON_BUDDY_LIST
     }
 
     /// Makes a free frame one in use, with one reference.
@@ -314,9 +306,6 @@ impl OwnedFrame {
 #[cfg(any(test, feature = "sim"))]
 impl Drop for OwnedFrame {
     fn drop(&mut self) {
-        assert!(
-            std::thread::panicking(),
-            "{self:?} was dropped: its frames are lost"
-        );
+        assert!(std::thread::panicking(), "{self:?} was dropped: its frames are lost");
     }
 }

@@ -76,10 +76,7 @@ impl FrameTable {
     /// The number of `pfn`'s record, for a frame inside.
     #[inline]
     pub(super) fn index(&self, pfn: Pfn) -> u32 {
-        debug_assert!(
-            pfn.0.wrapping_sub(self.first) < self.count,
-            "{pfn:?} is outside"
-        );
+        debug_assert!(pfn.0.wrapping_sub(self.first) < self.count, "{pfn:?} is outside");
         pfn.0.wrapping_sub(self.first) as u32
     }
 }

@@ -19,18 +19,12 @@ fn give_back(memory: &Memory<SimPlatform>, frames: Vec<OwnedFrame>) {
 }
 
 /// Takes `regions` into use, in frames counted from the start of RAM.
-fn memory_of(
-    frames: usize,
-    regions: &[std::ops::Range<u64>],
-) -> Result<Memory<SimPlatform>, InitError> {
+fn memory_of(frames: usize, regions: &[std::ops::Range<u64>]) -> Result<Memory<SimPlatform>, InitError> {
     let platform = SimPlatform::new(1, frames);
     let base = platform.ram().start;
     let regions: Vec<_> = regions
         .iter()
-        .map(|region| PhysRange {
-            start: base + region.start * 4096,
-            end: base + region.end * 4096,
-        })
+        .map(|region| PhysRange { start: base + region.start * 4096, end: base + region.end * 4096 })
         .collect();
     // SAFETY: the platform owns the memory and gives it to nobody else.
     unsafe { Memory::new(platform, &regions, None) }
@@ -58,11 +52,7 @@ fn a_frame_goes_and_comes_back() {
 fn every_frame_is_given_out_once() {
     let memory = sim::memory(1, 2000);
     let total = memory.total_frames();
-    assert_eq!(
-        memory.free_frames(),
-        total - 1,
-        "all but the page of zeroes"
-    );
+    assert_eq!(memory.free_frames(), total - 1, "all but the page of zeroes");
     assert_eq!(memory.count_frames(FrameKind::Reserved), 2000 - total);
     let frames = take_all(&memory, 0);
     let distinct: HashSet<_> = frames.iter().map(OwnedFrame::pfn).collect();
@@ -114,10 +104,7 @@ fn blocks_are_aligned_and_marked_as_a_whole() {
             assert_eq!(memory.frame(Pfn(pfn)).kind(), FrameKind::Free);
         }
     }
-    assert_eq!(
-        memory.alloc(FrameKind::Slab, MAX_ORDER + 1),
-        Err(OutOfMemory)
-    );
+    assert_eq!(memory.alloc(FrameKind::Slab, MAX_ORDER + 1), Err(OutOfMemory));
     assert_eq!(memory.alloc(FrameKind::Slab, u8::MAX), Err(OutOfMemory));
 }
 
@@ -150,8 +137,7 @@ fn zeroed_frames_are_zero() {
     assert!(page.iter().all(|&byte| byte == 0));
     memory.free(frame);
     // SAFETY: the page of zeroes is never written.
-    let zero =
-        unsafe { std::slice::from_raw_parts(memory.page_ptr(memory.zero_page()), PAGE_SIZE) };
+    let zero = unsafe { std::slice::from_raw_parts(memory.page_ptr(memory.zero_page()), PAGE_SIZE) };
     assert!(zero.iter().all(|&byte| byte == 0));
 }
 
@@ -203,13 +189,7 @@ fn mappings_are_counted() {
     assert_eq!((record.mapping(), record.index()), (0x1001, 17));
     memory.free(frame);
     let frame = memory.alloc(FrameKind::Anon, 0).unwrap();
-    assert_eq!(
-        (
-            memory.frame(frame.pfn()).mapping(),
-            memory.frame(frame.pfn()).index()
-        ),
-        (0, 0)
-    );
+    assert_eq!((memory.frame(frame.pfn()).mapping(), memory.frame(frame.pfn()).index()), (0, 0));
     memory.free(frame);
 }
 
@@ -217,13 +197,7 @@ fn mappings_are_counted() {
 fn a_frame_outside_memory_is_reserved() {
     let memory = sim::memory(1, 64);
     let end = Pfn::containing(memory.platform().ram().end);
-    for pfn in [
-        Pfn(0),
-        Pfn(end.0 - 64),
-        end,
-        Pfn(end.0 + 1),
-        Pfn(usize::MAX),
-    ] {
+    for pfn in [Pfn(0), Pfn(end.0 - 64), end, Pfn(end.0 + 1), Pfn(usize::MAX)] {
         assert_eq!(memory.frame(pfn).kind(), FrameKind::Reserved, "{pfn:?}");
     }
 }
@@ -234,26 +208,16 @@ fn holes_are_never_given_out_and_nothing_merges_across_them() {
     let base = Pfn::containing(memory.platform().ram().start).0;
     let records = 4097usize.div_ceil(PAGE_SIZE / size_of::<Frame>());
     assert_eq!(memory.total_frames(), 1000 + 1047 + 1096 - records);
-    let inside =
-        |pfn: usize| (0..1000).contains(&pfn) || (1001..2048).contains(&pfn) || pfn >= 3000;
+    let inside = |pfn: usize| (0..1000).contains(&pfn) || (1001..2048).contains(&pfn) || pfn >= 3000;
     for order in (0..=MAX_ORDER).rev() {
         let blocks = take_all(&memory, order);
         for block in &blocks {
             let first = block.pfn().0 - base;
-            assert!(
-                (first..first + (1 << order)).all(inside),
-                "{first} of order {order}"
-            );
+            assert!((first..first + (1 << order)).all(inside), "{first} of order {order}");
         }
         give_back(&memory, blocks);
     }
-    assert_eq!(
-        take_all(&memory, 0)
-            .into_iter()
-            .map(OwnedFrame::into_raw)
-            .count(),
-        memory.total_frames() - 1
-    );
+    assert_eq!(take_all(&memory, 0).into_iter().map(OwnedFrame::into_raw).count(), memory.total_frames() - 1);
 }
 
 #[test]
@@ -280,10 +244,7 @@ fn bad_regions_are_refused() {
 
     let platform = SimPlatform::new(1, 64);
     let start = platform.ram().start;
-    let unaligned = PhysRange {
-        start,
-        end: start + 5000u64,
-    };
+    let unaligned = PhysRange { start, end: start + 5000u64 };
     // SAFETY: as in `memory_of`.
     let result = unsafe { Memory::new(platform, &[unaligned], None) };
     assert_eq!(result.err(), Some(InitError::BadRegion));

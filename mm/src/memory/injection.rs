@@ -14,10 +14,7 @@ pub(super) struct Injection {
 
 impl Injection {
     pub(super) const fn new() -> Injection {
-        Injection {
-            left: AtomicUsize::new(0),
-            fired: AtomicUsize::new(0),
-        }
+        Injection { left: AtomicUsize::new(0), fired: AtomicUsize::new(0) }
     }
 
     pub(super) fn arm(&self, n: usize) {
@@ -32,10 +29,7 @@ impl Injection {
     /// Called once per allocation.
     pub(super) fn pass(&self) -> Result<(), OutOfMemory> {
         let count_down = |left: usize| left.checked_sub(1);
-        match self
-            .left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count_down)
-        {
+        match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count_down) {
             Ok(1) => {
                 self.fired.store(1, Ordering::Relaxed);
                 Err(OutOfMemory)

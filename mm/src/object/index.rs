@@ -113,11 +113,7 @@ impl PageIndex {
     }
 
     /// The frame at the smallest index from `first` on.
-    pub(super) fn next<P: Platform>(
-        &self,
-        memory: &Memory<P>,
-        first: usize,
-    ) -> Option<(usize, Pfn)> {
+    pub(super) fn next<P: Platform>(&self, memory: &Memory<P>, first: usize) -> Option<(usize, Pfn)> {
         if self.root == 0 || !covers(self.height, first) {
             return None;
         }
@@ -154,12 +150,7 @@ impl PageIndex {
 
 /// [`PageIndex::next`], in the tree of that height below `word`, which is not 0.
 /// `first` counts from the tree's first index, and so does the result.
-fn next_below<P: Platform>(
-    memory: &Memory<P>,
-    word: usize,
-    height: u32,
-    first: usize,
-) -> Option<(usize, Pfn)> {
+fn next_below<P: Platform>(memory: &Memory<P>, word: usize, height: u32, first: usize) -> Option<(usize, Pfn)> {
     if height == 0 {
         return Some((0, Pfn(word)));
     }
@@ -169,8 +160,7 @@ fn next_below<P: Platform>(
         let child = read(memory, word, slot);
         let base = slot << shift;
         if child != 0
-            && let Some((index, pfn)) =
-                next_below(memory, child, height - 1, first.saturating_sub(base))
+            && let Some((index, pfn)) = next_below(memory, child, height - 1, first.saturating_sub(base))
         {
             return Some((base + index, pfn));
         }

@@ -102,10 +102,7 @@ impl ObjectName {
 
 impl Default for ObjectName {
     fn default() -> ObjectName {
-        ObjectName {
-            len: 0,
-            bytes: [0; 255],
-        }
+        ObjectName { len: 0, bytes: [0; 255] }
     }
 }
 
@@ -231,12 +228,7 @@ impl Ref<Object> {
         if let Some(pfn) = pages.get(memory, index) {
             // SAFETY: the range lies within the page, which stays as long as
             // the index is locked.
-            unsafe {
-                memory
-                    .page_ptr(pfn)
-                    .add(offset)
-                    .write_bytes(0, (end - start) as usize)
-            };
+            unsafe { memory.page_ptr(pfn).add(offset).write_bytes(0, (end - start) as usize) };
         }
     }
 }
@@ -259,10 +251,7 @@ impl<P: Platform> Memory<P> {
         object.size.store(0, Ordering::Relaxed);
         *object.name.lock() = ObjectName::new(name);
         object.refcount.store(1, Ordering::Relaxed);
-        Ok(ObjectRef {
-            memory: self,
-            object,
-        })
+        Ok(ObjectRef { memory: self, object })
     }
 
     /// Adds a reference to an object, on behalf of someone who has one.
@@ -335,8 +324,7 @@ impl<'m, P: Platform> ObjectRef<'m, P> {
         if size < before {
             let end = size.next_multiple_of(PAGE_SIZE as u64);
             self.object.zero_within_page(self.memory, size, end);
-            self.object
-                .remove_pages(self.memory, split(end).0, usize::MAX);
+            self.object.remove_pages(self.memory, split(end).0, usize::MAX);
         }
         Ok(())
     }
@@ -355,11 +343,9 @@ impl<'m, P: Platform> ObjectRef<'m, P> {
             self.object.zero_within_page(self.memory, start, end);
             return;
         }
-        self.object
-            .zero_within_page(self.memory, start, inner.start);
+        self.object.zero_within_page(self.memory, start, inner.start);
         self.object.zero_within_page(self.memory, inner.end, end);
-        self.object
-            .remove_pages(self.memory, split(inner.start).0, split(inner.end).0);
+        self.object.remove_pages(self.memory, split(inner.start).0, split(inner.end).0);
     }
 
     /// Copies what is at `offset` into `buffer`, and says how many bytes that
@@ -434,9 +420,7 @@ impl<'m, P: Platform> ObjectRef<'m, P> {
         // SAFETY: the caller keeps to one page, which stays as long as the
         // index is locked; `data` is no page of an object, being borrowed.
         unsafe { ptr::copy_nonoverlapping(data.as_ptr(), target, data.len()) };
-        self.object
-            .size
-            .fetch_max(position + data.len() as u64, Ordering::Relaxed);
+        self.object.size.fetch_max(position + data.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -462,10 +446,7 @@ impl<'m, P: Platform> ObjectRef<'m, P> {
 impl<P: Platform> Clone for ObjectRef<'_, P> {
     fn clone(&self) -> Self {
         self.memory.get_object(self.object);
-        ObjectRef {
-            memory: self.memory,
-            object: self.object,
-        }
+        ObjectRef { memory: self.memory, object: self.object }
     }
 }
 

@@ -29,10 +29,7 @@ fn a_new_object_is_empty() {
         assert_eq!((object.id(), object.size(), object.pages()), (7, 0, 0));
         assert_eq!(object.name().as_bytes(), b"/tmp/x");
         assert_eq!(read(&object, 0, 10), b"");
-        assert_eq!(
-            object.raw().page(memory, 0, true),
-            Err(ObjectError::BeyondEnd)
-        );
+        assert_eq!(object.raw().page(memory, 0, true), Err(ObjectError::BeyondEnd));
     });
 }
 
@@ -81,14 +78,8 @@ fn holes_read_as_zeroes_and_take_no_memory() {
         object.write(1 << 40, b"x").unwrap();
         object.write(0, b"y").unwrap();
         assert_eq!(object.write(MAX_OBJECT_SIZE - 2, b"zzz"), Ok(2));
-        assert_eq!(
-            object.write(MAX_OBJECT_SIZE, b"z"),
-            Err(ObjectError::TooLarge)
-        );
-        assert_eq!(
-            object.set_size(MAX_OBJECT_SIZE + 1),
-            Err(ObjectError::TooLarge)
-        );
+        assert_eq!(object.write(MAX_OBJECT_SIZE, b"z"), Err(ObjectError::TooLarge));
+        assert_eq!(object.set_size(MAX_OBJECT_SIZE + 1), Err(ObjectError::TooLarge));
         assert_eq!(object.pages(), 3);
         assert_eq!(read(&object, (1 << 40) - 1, 3), b"\0x\0");
         assert_eq!(read(&object, 0, 2), b"y\0");
@@ -104,10 +95,7 @@ fn shrinking_cuts_the_last_page_for_good() {
         object.set_size(PAGE + 10).unwrap();
         assert_eq!(object.pages(), 2);
         object.set_size(3 * PAGE).unwrap();
-        assert_eq!(
-            read(&object, PAGE, 12),
-            [7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 0, 0]
-        );
+        assert_eq!(read(&object, PAGE, 12), [7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 0, 0]);
         assert_eq!(read(&object, 2 * PAGE, PAGE_SIZE), [0; PAGE_SIZE]);
         object.set_size(0).unwrap();
         assert_eq!(object.pages(), 0);
@@ -141,10 +129,7 @@ fn pages_are_made_only_on_demand() {
         assert_eq!(object.raw().page(memory, 1, false), Ok(None));
         let page = object.raw().page(memory, 1, true).unwrap().unwrap();
         assert_eq!(object.raw().page(memory, 1, false), Ok(Some(page)));
-        assert_eq!(
-            object.raw().page(memory, 2, true),
-            Err(ObjectError::BeyondEnd)
-        );
+        assert_eq!(object.raw().page(memory, 2, true), Err(ObjectError::BeyondEnd));
         assert_eq!(object.pages(), 1);
         memory.put(page);
         memory.put(page);
@@ -203,10 +188,7 @@ fn a_write_that_runs_out_of_memory_is_short() {
         let done = object.write(0, &data).unwrap();
         assert!(done > 200 * PAGE_SIZE && done < data.len(), "{done}");
         assert_eq!(object.size(), done as u64);
-        assert_eq!(
-            object.write(done as u64, b"x"),
-            Err(ObjectError::OutOfMemory)
-        );
+        assert_eq!(object.write(done as u64, b"x"), Err(ObjectError::OutOfMemory));
     });
 }
 
@@ -243,11 +225,7 @@ enum Op {
 fn ops() -> impl Strategy<Value = Op> {
     const SPAN: u64 = 600 * PAGE;
     prop_oneof![
-        (0..SPAN, 0..9000usize, 1..255u8).prop_map(|(offset, len, byte)| Op::Write {
-            offset,
-            len,
-            byte
-        }),
+        (0..SPAN, 0..9000usize, 1..255u8).prop_map(|(offset, len, byte)| Op::Write { offset, len, byte }),
         (0..SPAN).prop_map(Op::Resize),
         (0..SPAN, 0..SPAN / 4).prop_map(|(start, len)| Op::Punch { start, len }),
         (0..SPAN, 0..9000usize).prop_map(|(offset, len)| Op::Read { offset, len }),

@@ -39,10 +39,7 @@ impl PageTables {
                 Found::Place(place) => place,
             };
             let (table, end) = (place.table, place.end(addr, range.end()));
-            let is_empty = table
-                .slots(addr, end)
-                .iter()
-                .all(|cell| cell.load(Ordering::Relaxed) == 0);
+            let is_empty = table.slots(addr, end).iter().all(|cell| cell.load(Ordering::Relaxed) == 0);
             if is_empty {
                 addr = end;
                 continue;
@@ -54,10 +51,7 @@ impl PageTables {
             }
             debug_assert_eq!(table.level(), other_table.level());
             let mut at = table.level().floor(addr);
-            let pairs = table
-                .slots(addr, end)
-                .iter()
-                .zip(other_table.slots(addr, end));
+            let pairs = table.slots(addr, end).iter().zip(other_table.slots(addr, end));
             for (cell, other_cell) in pairs {
                 if cell.load(Ordering::Relaxed) != 0 {
                     f(at, &table.as_slot(cell), &other_table.as_slot(other_cell))?;

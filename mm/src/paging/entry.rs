@@ -116,11 +116,7 @@ impl Entry {
 
     /// The (first) frame that a leaf maps.
     pub const fn pfn(self) -> Pfn {
-        let mask = if self.is_huge() {
-            ADDR_MASK & !HUGE_PAT
-        } else {
-            ADDR_MASK
-        };
+        let mask = if self.is_huge() { ADDR_MASK & !HUGE_PAT } else { ADDR_MASK };
         Pfn(((self.0 & mask) >> 12) as usize)
     }
 

@@ -50,12 +50,7 @@ impl PageTables {
     ///
     /// The caller holds the mmap lock in write mode, and keeps faults and rmap
     /// walks out of `room`; what is mapped there stays.
-    pub(super) fn free_empty_tables<P: Platform>(
-        &self,
-        mem: &Memory<P>,
-        range: PageRange,
-        room: (usize, usize),
-    ) {
+    pub(super) fn free_empty_tables<P: Platform>(&self, mem: &Memory<P>, range: PageRange, room: (usize, usize)) {
         let mut gather = TlbGather::new(mem, self);
         self.free_gathered(mem, range, room, Which::Empty, &mut gather);
         gather.finish();
@@ -72,13 +67,7 @@ impl PageTables {
         if range.is_empty() {
             return;
         }
-        let bounds = Bounds {
-            start: range.start(),
-            end: range.end(),
-            floor,
-            ceiling: span_ceiling(ceiling),
-            which,
-        };
+        let bounds = Bounds { start: range.start(), end: range.end(), floor, ceiling: span_ceiling(ceiling), which };
         self.free_below(mem, self.top(mem), bounds, &mut |addr, pfn| {
             // One page is enough: flushing any page of the table's span drops
             // what the paging-structure caches know of the table.
@@ -89,13 +78,7 @@ impl PageTables {
 
     /// Frees all tables but the root, at once: no CPU knows of them.
     pub(super) fn free_user_half<P: Platform>(&self, mem: &Memory<P>) {
-        let bounds = Bounds {
-            start: 0,
-            end: USER_END,
-            floor: 0,
-            ceiling: USER_END,
-            which: Which::All,
-        };
+        let bounds = Bounds { start: 0, end: USER_END, floor: 0, ceiling: USER_END, which: Which::All };
         self.free_below(mem, self.top(mem), bounds, &mut |_, pfn| {
             // SAFETY: the table has just been taken out of the tree, with the
             // one reference that the tree had; nobody else can reach it.
@@ -120,11 +103,7 @@ impl PageTables {
             let (first, next) = (level.floor(addr), level.next(addr));
             if let Child::Table(child) = table.child(mem, slot.get()) {
                 if child.level() > Level::Pte {
-                    let below = Bounds {
-                        start: addr,
-                        end: next.min(bounds.end),
-                        ..bounds
-                    };
+                    let below = Bounds { start: addr, end: next.min(bounds.end), ..bounds };
                     self.free_below(mem, child, below, release);
                 }
                 let is_empty = || {
@@ -146,9 +125,5 @@ impl PageTables {
 
 /// A ceiling in terms of what tables map: nothing is above [`TASK_SIZE`].
 pub(super) const fn span_ceiling(ceiling: usize) -> usize {
-    if ceiling >= TASK_SIZE {
-        USER_END
-    } else {
-        ceiling
-    }
+    if ceiling >= TASK_SIZE { USER_END } else { ceiling }
 }

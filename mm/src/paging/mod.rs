@@ -62,10 +62,7 @@ pub(crate) use verify::Visit;
 
 use table::{ENTRIES, Table};
 
-use crate::{
-    CpuSet, FrameKind, Memory, OutOfMemory, OwnedFrame, PAGE_SIZE, Pfn, PhysAddr, Platform,
-    TlbFlush,
-};
+use crate::{CpuSet, FrameKind, Memory, OutOfMemory, OwnedFrame, PAGE_SIZE, Pfn, PhysAddr, Platform, TlbFlush};
 
 /// Over this many pages a whole TLB is flushed rather than page by page, as on
 /// Linux (`tlb_single_page_flush_ceiling`).
@@ -98,17 +95,13 @@ impl PageTables {
             visited: AtomicUsize::new(0),
         };
         if let Some(kernel_root) = mem.kernel_root() {
-            let from = mem
-                .page_ptr(Pfn::containing(kernel_root))
-                .cast::<AtomicU64>();
+            let from = mem.page_ptr(Pfn::containing(kernel_root)).cast::<AtomicU64>();
             let to = mem.page_ptr(root).cast::<AtomicU64>();
             for i in ENTRIES / 2..ENTRIES {
                 // SAFETY: both are whole, aligned page tables, and `i` is one of
                 // their 512 entries. The new one is ours alone; the kernel's is
                 // accessed atomically by everybody.
-                unsafe {
-                    (*to.add(i)).store((*from.add(i)).load(Ordering::Acquire), Ordering::Relaxed)
-                };
+                unsafe { (*to.add(i)).store((*from.add(i)).load(Ordering::Acquire), Ordering::Relaxed) };
             }
         }
         Ok(tables)
@@ -143,15 +136,13 @@ impl PageTables {
 
     /// Called on `cpu` before it loads the root: from now on flushes reach it.
     pub fn activate(&self, cpu: usize) {
-        self.active
-            .fetch_or(CpuSet::single(cpu).0, Ordering::SeqCst);
+        self.active.fetch_or(CpuSet::single(cpu).0, Ordering::SeqCst);
     }
 
     /// Called on `cpu` after it has loaded another root and holds no
     /// translation of this one any more.
     pub fn deactivate(&self, cpu: usize) {
-        self.active
-            .fetch_and(!CpuSet::single(cpu).0, Ordering::SeqCst);
+        self.active.fetch_and(!CpuSet::single(cpu).0, Ordering::SeqCst);
     }
 
     /// Removes the translations of `start..end` (page aligned) from the TLBs of
@@ -166,15 +157,7 @@ impl PageTables {
         let active = self.active();
         if !active.is_empty() {
             let full = end - start > FULL_FLUSH_PAGES * PAGE_SIZE;
-            mem.platform().flush_tlb(
-                active,
-                TlbFlush {
-                    root: self.root(),
-                    start,
-                    end,
-                    full,
-                },
-            );
+            mem.platform().flush_tlb(active, TlbFlush { root: self.root(), start, end, full });
         }
     }
 

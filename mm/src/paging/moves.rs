@@ -55,12 +55,7 @@ impl TableMove {
         if old.len() != new.len() || (old.overlaps(new) && new.start() >= old.start()) {
             return None;
         }
-        Some(TableMove {
-            old,
-            new,
-            old_room: (old.start(), old.end()),
-            new_room: (new.start(), new.end()),
-        })
+        Some(TableMove { old, new, old_room: (old.start(), old.end()), new_room: (new.start(), new.end()) })
     }
 
     /// Says that besides the ranges themselves nothing is mapped between
@@ -68,16 +63,9 @@ impl TableMove {
     /// one, so that whole tables can be moved at their ends.
     pub fn with_room(self, old: (usize, usize), new: (usize, usize)) -> TableMove {
         let room = |range: PageRange, (floor, ceiling): (usize, usize)| {
-            (
-                floor.min(range.start()),
-                span_ceiling(ceiling.max(range.end())),
-            )
+            (floor.min(range.start()), span_ceiling(ceiling.max(range.end())))
         };
-        TableMove {
-            old_room: room(self.old, old),
-            new_room: room(self.new, new),
-            ..self
-        }
+        TableMove { old_room: room(self.old, old), new_room: room(self.new, new), ..self }
     }
 
     /// Whether the entry of that level which maps the old address `addr` moves
@@ -99,8 +87,7 @@ impl TableMove {
     /// Where `addr` goes. Wraps for addresses outside the room.
     #[inline(always)]
     fn new_addr(&self, addr: usize) -> usize {
-        addr.wrapping_sub(self.old.start())
-            .wrapping_add(self.new.start())
+        addr.wrapping_sub(self.old.start()).wrapping_add(self.new.start())
     }
 }
 
@@ -127,11 +114,7 @@ impl PageTables {
     ///
     /// [`OutOfMemory`]: nothing has been moved, and the tables made so far are
     /// freed again, except those that map something outside the room as well.
-    pub fn move_prepare<P: Platform>(
-        &self,
-        mem: &Memory<P>,
-        mv: &TableMove,
-    ) -> Result<(), OutOfMemory> {
+    pub fn move_prepare<P: Platform>(&self, mem: &Memory<P>, mv: &TableMove) -> Result<(), OutOfMemory> {
         let result = self.move_prepare_all(mem, mv);
         if result.is_err() {
             self.move_abort(mem, mv);
@@ -146,11 +129,7 @@ impl PageTables {
         self.free_empty_tables(mem, mv.new, mv.new_room);
     }
 
-    fn move_prepare_all<P: Platform>(
-        &self,
-        mem: &Memory<P>,
-        mv: &TableMove,
-    ) -> Result<(), OutOfMemory> {
+    fn move_prepare_all<P: Platform>(&self, mem: &Memory<P>, mv: &TableMove) -> Result<(), OutOfMemory> {
         let mut addr = mv.old.start();
         while addr < mv.old.end() {
             match self.next_step(mem, mv, addr) {
@@ -190,8 +169,7 @@ impl PageTables {
                 }
                 Step::Run { table, end } => {
                     // Where prepare made no table there was nothing to move.
-                    if let Found::Place(Place { table: to, .. }) =
-                        self.find(mem, mv.new_addr(addr), table.level())
+                    if let Found::Place(Place { table: to, .. }) = self.find(mem, mv.new_addr(addr), table.level())
                         && to.level() == table.level()
                     {
                         self.move_run(mem, mv, addr, end, table, to);
@@ -203,12 +181,7 @@ impl PageTables {
     }
 
     /// Finds the largest unit in which what is at `addr` moves.
-    fn next_step<'m, P: Platform>(
-        &self,
-        mem: &'m Memory<P>,
-        mv: &TableMove,
-        addr: usize,
-    ) -> Step<'m> {
+    fn next_step<'m, P: Platform>(&self, mem: &'m Memory<P>, mv: &TableMove, addr: usize) -> Step<'m> {
         let mut table = self.top(mem);
         loop {
             self.count_visited(1);
@@ -219,24 +192,13 @@ impl PageTables {
                 Child::Table(below) => table = below,
             }
             if mv.moves_whole(addr, table.level()) {
-                return Step::Run {
-                    table,
-                    end: run_end(mv, addr, table),
-                };
+                return Step::Run { table, end: run_end(mv, addr, table) };
             }
         }
     }
 
     /// Moves the entries of `from` that map `addr..end` to `to`.
-    fn move_run<P: Platform>(
-        &self,
-        mem: &Memory<P>,
-        mv: &TableMove,
-        addr: usize,
-        end: usize,
-        from: Table,
-        to: Table,
-    ) {
+    fn move_run<P: Platform>(&self, mem: &Memory<P>, mv: &TableMove, addr: usize, end: usize, from: Table, to: Table) {
         let (new_addr, new_end) = (mv.new_addr(addr), mv.new_addr(end));
         let sources = from.slots(addr, end);
         let targets = to.slots(new_addr, new_end);
@@ -289,10 +251,7 @@ fn run_end(mv: &TableMove, addr: usize, table: Table) -> usize {
     let level = table.level();
     let new_addr = mv.new_addr(addr);
     let target_room = level.table_end(new_addr) - new_addr;
-    let limit = level
-        .table_end(addr)
-        .min(addr + target_room)
-        .min(mv.old.end());
+    let limit = level.table_end(addr).min(addr + target_room).min(mv.old.end());
     if level == Level::Pte {
         return limit;
     }

@@ -44,11 +44,7 @@ impl Level {
     /// Which entry maps `addr`. User addresses only: entries of the root's
     /// upper half are the kernel's, and no `addr` selects one.
     pub(super) const fn index(self, addr: usize) -> usize {
-        let mask = if matches!(self, Level::Pgd) {
-            ENTRIES / 2 - 1
-        } else {
-            ENTRIES - 1
-        };
+        let mask = if matches!(self, Level::Pgd) { ENTRIES / 2 - 1 } else { ENTRIES - 1 };
         (addr >> self.shift()) & mask
     }
 
@@ -127,10 +123,7 @@ impl Slot<'_> {
     /// Replaces the entry if it is `old`; if not, returns what it is.
     #[inline(always)]
     pub fn replace_if(&self, old: Entry, new: Entry) -> Result<(), Entry> {
-        match self
-            .cell
-            .compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire)
-        {
+        match self.cell.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Ok(()),
             Err(now) => Err(Entry(now)),
         }
@@ -177,11 +170,7 @@ impl<'m> Table<'m> {
         // SAFETY: the direct map has the whole page, page aligned; it is a live
         // table page, so everybody accesses it atomically.
         let entries = unsafe { &*entries };
-        Table {
-            entries,
-            pfn,
-            level,
-        }
+        Table { entries, pfn, level }
     }
 
     pub fn level(&self) -> Level {
@@ -195,10 +184,7 @@ impl<'m> Table<'m> {
     /// The entry that maps `addr`.
     #[inline(always)]
     pub fn slot(&self, addr: usize) -> Slot<'m> {
-        Slot {
-            cell: &self.entries[self.level.index(addr)],
-            level: self.level,
-        }
+        Slot { cell: &self.entries[self.level.index(addr)], level: self.level }
     }
 
     /// The entries that map `start..end`, which lies within what the table
@@ -213,10 +199,7 @@ impl<'m> Table<'m> {
     /// One of [`slots`](Self::slots), as a slot.
     #[inline(always)]
     pub fn as_slot<'s>(&self, cell: &'s AtomicU64) -> Slot<'s> {
-        Slot {
-            cell,
-            level: self.level,
-        }
+        Slot { cell, level: self.level }
     }
 
     /// What `entry`, which was read from a slot of this table, stands for.
@@ -243,17 +226,10 @@ impl<'m> Table<'m> {
     /// Locks the entries of two tables, which may be the same one. The order
     /// (by frame number) is the same for everybody.
     pub fn lock_both<P: Platform>(&self, other: &Table<'m>, mem: &'m Memory<P>) -> PairGuard<'m> {
-        let (first, second) = if self.pfn <= other.pfn {
-            (self, other)
-        } else {
-            (other, self)
-        };
+        let (first, second) = if self.pfn <= other.pfn { (self, other) } else { (other, self) };
         let first_guard = first.lock(mem);
         let second_guard = (first.pfn != second.pfn).then(|| second.lock(mem));
-        PairGuard {
-            _second: second_guard,
-            _first: first_guard,
-        }
+        PairGuard { _second: second_guard, _first: first_guard }
     }
 }
 

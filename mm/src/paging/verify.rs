@@ -10,11 +10,7 @@ pub(crate) enum Visit {
     /// A table below the root: its frame, and the bytes `start..end` that it maps.
     Table { pfn: Pfn, start: usize, end: usize },
     /// An entry that is not empty and refers to no table.
-    Leaf {
-        addr: usize,
-        level: Level,
-        entry: Entry,
-    },
+    Leaf { addr: usize, level: Level, entry: Entry },
 }
 
 impl PageTables {
@@ -37,18 +33,9 @@ impl PageTables {
 
 /// Checks what `table` refers to, which maps addresses from `start` on. Returns
 /// the number of tables below it.
-fn verify_below<P: Platform>(
-    mem: &Memory<P>,
-    table: Table,
-    start: usize,
-    f: &mut impl FnMut(Visit),
-) -> usize {
+fn verify_below<P: Platform>(mem: &Memory<P>, table: Table, start: usize, f: &mut impl FnMut(Visit)) -> usize {
     let level = table.level();
-    let entries = if level == Level::Pgd {
-        ENTRIES / 2
-    } else {
-        ENTRIES
-    };
+    let entries = if level == Level::Pgd { ENTRIES / 2 } else { ENTRIES };
     let mut tables = 0;
     for index in 0..entries {
         let addr = start + index * level.size();
@@ -66,11 +53,7 @@ fn verify_below<P: Platform>(
                 f(Visit::Leaf { addr, level, entry });
             }
             Child::Table(below) => {
-                f(Visit::Table {
-                    pfn: below.pfn(),
-                    start: addr,
-                    end: addr + level.size(),
-                });
+                f(Visit::Table { pfn: below.pfn(), start: addr, end: addr + level.size() });
                 tables += 1 + verify_below(mem, below, addr, f);
             }
         }

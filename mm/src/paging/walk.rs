@@ -45,8 +45,7 @@ impl Place<'_> {
         // Hardware sets the accessed bit of entries that refer to tables, but
         // those are made with it set.
         self.link.is_none_or(|(slot, entry)| slot.get() == entry)
-            && (table.level() == Level::Pte
-                || matches!(table.child(mem, table.slot(addr).get()), Child::Leaf))
+            && (table.level() == Level::Pte || matches!(table.child(mem, table.slot(addr).get()), Child::Leaf))
     }
 }
 
@@ -80,11 +79,7 @@ impl PageTables {
     /// Locks the entry that maps `addr`, or the empty PTE that would. `None` if
     /// there is no table for it. If a huge leaf maps `addr`, that is what the
     /// guard is for, as its [`level`](Slot::level) tells.
-    pub fn lock_pte<'m, P: Platform>(
-        &self,
-        mem: &'m Memory<P>,
-        addr: usize,
-    ) -> Option<PteGuard<'m>> {
+    pub fn lock_pte<'m, P: Platform>(&self, mem: &'m Memory<P>, addr: usize) -> Option<PteGuard<'m>> {
         loop {
             let Found::Place(place) = self.find(mem, addr, Level::Pte) else {
                 return None;
@@ -115,12 +110,7 @@ impl PageTables {
     ///
     /// A huge leaf is visited once, with the address where *it* starts, even if
     /// only a part of it is in the range: [`Slot::size`] tells.
-    pub fn visit<P: Platform>(
-        &self,
-        mem: &Memory<P>,
-        range: PageRange,
-        mut f: impl FnMut(usize, &Slot),
-    ) {
+    pub fn visit<P: Platform>(&self, mem: &Memory<P>, range: PageRange, mut f: impl FnMut(usize, &Slot)) {
         let Ok(()) = self.try_visit(mem, range, |addr, slot| {
             f(addr, slot);
             Ok::<(), Infallible>(())
@@ -164,16 +154,8 @@ impl PageTables {
     /// Walks towards the table of level `lowest` that maps `addr`. Ends there,
     /// or above it at a leaf or at an empty entry.
     #[inline]
-    pub(super) fn find<'m, P: Platform>(
-        &self,
-        mem: &'m Memory<P>,
-        addr: usize,
-        lowest: Level,
-    ) -> Found<'m> {
-        let mut place = Place {
-            table: self.top(mem),
-            link: None,
-        };
+    pub(super) fn find<'m, P: Platform>(&self, mem: &'m Memory<P>, addr: usize, lowest: Level) -> Found<'m> {
+        let mut place = Place { table: self.top(mem), link: None };
         while place.table.level() > lowest {
             self.count_visited(1);
             let slot = place.table.slot(addr);
@@ -181,12 +163,7 @@ impl PageTables {
             match place.table.child(mem, entry) {
                 Child::Empty => return Found::Hole(place.table.level()),
                 Child::Leaf => break,
-                Child::Table(table) => {
-                    place = Place {
-                        table,
-                        link: Some((slot, entry)),
-                    }
-                }
+                Child::Table(table) => place = Place { table, link: Some((slot, entry)) },
             }
         }
         Found::Place(place)
@@ -211,21 +188,13 @@ impl PageTables {
     /// Makes the first table that is missing on the way to the table of level
     /// `lowest` that maps `addr`, and those below it.
     #[cold]
-    fn make_missing<P: Platform>(
-        &self,
-        mem: &Memory<P>,
-        addr: usize,
-        lowest: Level,
-    ) -> Result<(), OutOfMemory> {
+    fn make_missing<P: Platform>(&self, mem: &Memory<P>, addr: usize, lowest: Level) -> Result<(), OutOfMemory> {
         let mut table = self.top(mem);
         while table.level() > lowest {
             let slot = table.slot(addr);
             if slot.get().is_empty() {
                 let page = mem.alloc_zeroed(FrameKind::Table)?;
-                if slot
-                    .replace_if(Entry::EMPTY, Entry::table(page.pfn()))
-                    .is_ok()
-                {
+                if slot.replace_if(Entry::EMPTY, Entry::table(page.pfn())).is_ok() {
                     page.into_raw();
                     self.tables.fetch_add(1, Ordering::Relaxed);
                 } else {
@@ -246,14 +215,7 @@ impl PageTables {
 /// done again because the table is not there any more, or the entry, which was
 /// a huge leaf, refers to a table by now.
 #[inline(always)]
-fn lock_place<'m, P: Platform>(
-    mem: &'m Memory<P>,
-    place: Place<'m>,
-    addr: usize,
-) -> Option<PteGuard<'m>> {
+fn lock_place<'m, P: Platform>(mem: &'m Memory<P>, place: Place<'m>, addr: usize) -> Option<PteGuard<'m>> {
     let lock = place.table.lock(mem);
-    place.is_current(mem, addr).then(|| PteGuard {
-        slot: place.table.slot(addr),
-        _lock: lock,
-    })
+    place.is_current(mem, addr).then(|| PteGuard { slot: place.table.slot(addr), _lock: lock })
 }

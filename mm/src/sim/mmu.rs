@@ -54,11 +54,7 @@ struct Permissions {
 }
 
 impl Permissions {
-    const ALL: Permissions = Permissions {
-        writable: true,
-        user: true,
-        executable: true,
-    };
+    const ALL: Permissions = Permissions { writable: true, user: true, executable: true };
 
     fn and(self, entry: u64) -> Permissions {
         Permissions {
@@ -110,10 +106,7 @@ fn entry_shift(level: u32) -> u32 {
 
 impl Tlb {
     pub(super) fn load_root(&mut self, root: PhysAddr) {
-        *self = Tlb {
-            root: Some(root),
-            ..Tlb::default()
-        };
+        *self = Tlb { root: Some(root), ..Tlb::default() };
     }
 
     pub(super) fn flush(&mut self, flush: TlbFlush) {
@@ -142,11 +135,7 @@ impl Tlb {
         let result = if addr < TASK_SIZE {
             self.look_up(platform, root, addr, access)
         } else {
-            Err(PageFault {
-                addr,
-                access,
-                present: false,
-            })
+            Err(PageFault { addr, access, present: false })
         };
         if result.is_err() {
             for level in 1..=3 {
@@ -170,11 +159,7 @@ impl Tlb {
                 continue;
             };
             if !found.permissions.allow(access) {
-                return Err(PageFault {
-                    addr,
-                    access,
-                    present: true,
-                });
+                return Err(PageFault { addr, access, present: true });
             }
             if access == Access::Write && !found.dirty {
                 // The dirty bit in memory has to be set, by another walk.
@@ -195,15 +180,9 @@ impl Tlb {
         access: Access,
     ) -> Result<PhysAddr, PageFault> {
         let mut level = 4;
-        let mut table = Table {
-            phys: root.as_u64(),
-            permissions: Permissions::ALL,
-        };
+        let mut table = Table { phys: root.as_u64(), permissions: Permissions::ALL };
         for cached_level in 1..=3 {
-            if let Some(&found) = self
-                .tables
-                .get(&(cached_level, addr >> entry_shift(cached_level + 1)))
-            {
+            if let Some(&found) = self.tables.get(&(cached_level, addr >> entry_shift(cached_level + 1))) {
                 (level, table) = (cached_level, found);
                 break;
             }
@@ -213,21 +192,13 @@ impl Tlb {
             let place = platform.entry(PhysAddr::new(table.phys + 8 * index as u64));
             let entry = place.load(Ordering::Acquire);
             if entry & PRESENT == 0 {
-                return Err(PageFault {
-                    addr,
-                    access,
-                    present: false,
-                });
+                return Err(PageFault { addr, access, present: false });
             }
             let leaf = level == 1 || entry & LARGE != 0;
             check_reserved_bits(entry, level, leaf, addr);
             let permissions = table.permissions.and(entry);
             if leaf && !permissions.allow(access) {
-                return Err(PageFault {
-                    addr,
-                    access,
-                    present: true,
-                });
+                return Err(PageFault { addr, access, present: true });
             }
             let marks = match leaf && access == Access::Write {
                 true => ACCESSED | DIRTY,
@@ -235,8 +206,7 @@ impl Tlb {
             };
             if entry & marks != marks {
                 let marked = entry | marks;
-                let set =
-                    place.compare_exchange(entry, marked, Ordering::AcqRel, Ordering::Relaxed);
+                let set = place.compare_exchange(entry, marked, Ordering::AcqRel, Ordering::Relaxed);
                 if set.is_err() {
                     // It has just changed: look again.
                     continue;
@@ -247,23 +217,12 @@ impl Tlb {
                 let phys = entry & ADDRESS & !(size - 1);
                 let dirty = (entry | marks) & DIRTY != 0;
                 let page = addr >> entry_shift(level);
-                self.pages.insert(
-                    (level, page),
-                    Translation {
-                        phys,
-                        permissions,
-                        dirty,
-                    },
-                );
+                self.pages.insert((level, page), Translation { phys, permissions, dirty });
                 return Ok(PhysAddr::new(phys + (addr as u64 & (size - 1))));
             }
-            table = Table {
-                phys: entry & ADDRESS,
-                permissions,
-            };
+            table = Table { phys: entry & ADDRESS, permissions };
             level -= 1;
-            self.tables
-                .insert((level, addr >> entry_shift(level + 1)), table);
+            self.tables.insert((level, addr >> entry_shift(level + 1)), table);
         }
     }
 }
@@ -278,8 +237,5 @@ fn check_reserved_bits(entry: u64, level: u32, leaf: bool, addr: usize) {
     if level == 4 {
         reserved |= LARGE;
     }
-    assert!(
-        entry & reserved == 0,
-        "entry {entry:#x} of level {level} for {addr:#x} has reserved bits set"
-    );
+    assert!(entry & reserved == 0, "entry {entry:#x} of level {level} for {addr:#x} has reserved bits set");
 }

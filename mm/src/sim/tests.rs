@@ -45,8 +45,7 @@ impl Machine {
 
     fn entry(&self, level: usize) -> &AtomicU64 {
         let index = (ADDR >> (12 + 9 * (level - 1))) & 511;
-        self.platform()
-            .entry(self.tables[4 - level].addr() + 8 * index as u64)
+        self.platform().entry(self.tables[4 - level].addr() + 8 * index as u64)
     }
 
     fn set(&self, level: usize, entry: u64) {
@@ -55,37 +54,23 @@ impl Machine {
 
     /// Maps a fresh page at `ADDR` and returns it.
     fn map(&self, bits: u64) -> Pfn {
-        let page = self
-            .memory
-            .alloc_zeroed(FrameKind::Anon)
-            .unwrap()
-            .into_raw();
+        let page = self.memory.alloc_zeroed(FrameKind::Anon).unwrap().into_raw();
         self.set(1, page.addr().as_u64() | bits);
         page
     }
 
     fn translate(&self, cpu: usize, access: Access) -> Result<PhysAddr, PageFault> {
-        self.platform()
-            .translate(cpu, self.root(), ADDR + 5, access)
+        self.platform().translate(cpu, self.root(), ADDR + 5, access)
     }
 
     fn flush(&self, cpu: usize, start: usize, end: usize) {
-        let flush = TlbFlush {
-            root: self.root(),
-            start,
-            end,
-            full: false,
-        };
+        let flush = TlbFlush { root: self.root(), start, end, full: false };
         self.platform().flush_tlb(CpuSet::single(cpu), flush);
     }
 }
 
 fn fault(access: Access, present: bool) -> Result<PhysAddr, PageFault> {
-    Err(PageFault {
-        addr: ADDR + 5,
-        access,
-        present,
-    })
+    Err(PageFault { addr: ADDR + 5, access, present })
 }
 
 #[test]
@@ -94,10 +79,7 @@ fn a_page_is_found_and_marked_accessed_and_dirty() {
     let page = machine.map(ALL);
     assert_eq!(machine.translate(0, Access::Read), Ok(page.addr() + 5));
     for level in 1..=4 {
-        assert_eq!(
-            machine.entry(level).load(Ordering::Relaxed) & (ACCESSED | DIRTY),
-            ACCESSED
-        );
+        assert_eq!(machine.entry(level).load(Ordering::Relaxed) & (ACCESSED | DIRTY), ACCESSED);
     }
     assert_eq!(machine.translate(0, Access::Write), Ok(page.addr() + 5));
     assert_eq!(machine.entry(1).load(Ordering::Relaxed) & DIRTY, DIRTY);
@@ -107,20 +89,12 @@ fn a_page_is_found_and_marked_accessed_and_dirty() {
 #[test]
 fn an_empty_entry_faults_at_every_level() {
     let machine = Machine::new();
-    assert_eq!(
-        machine.translate(0, Access::Read),
-        fault(Access::Read, false)
-    );
+    assert_eq!(machine.translate(0, Access::Read), fault(Access::Read, false));
     for level in 2..=4 {
         machine.set(level, 0xff00);
-        assert_eq!(
-            machine.translate(0, Access::Read),
-            fault(Access::Read, false)
-        );
+        assert_eq!(machine.translate(0, Access::Read), fault(Access::Read, false));
     }
-    let above = machine
-        .platform()
-        .translate(0, machine.root(), TASK_SIZE, Access::Read);
+    let above = machine.platform().translate(0, machine.root(), TASK_SIZE, Access::Read);
     assert!(!above.unwrap_err().present);
 }
 
@@ -129,29 +103,17 @@ fn permissions_are_what_all_levels_allow() {
     let machine = Machine::new();
     machine.map(PRESENT | USER | NO_EXECUTE);
     assert!(machine.translate(0, Access::Read).is_ok());
-    assert_eq!(
-        machine.translate(1, Access::Write),
-        fault(Access::Write, true)
-    );
-    assert_eq!(
-        machine.translate(1, Access::Exec),
-        fault(Access::Exec, true)
-    );
+    assert_eq!(machine.translate(1, Access::Write), fault(Access::Write, true));
+    assert_eq!(machine.translate(1, Access::Exec), fault(Access::Exec, true));
     let page = machine.map(ALL);
     machine.platform().load_root(0, machine.root());
     let table = machine.entry(3).load(Ordering::Relaxed);
     machine.set(3, table & !WRITABLE);
     assert!(machine.translate(0, Access::Exec).is_ok());
-    assert_eq!(
-        machine.translate(0, Access::Write),
-        fault(Access::Write, true)
-    );
+    assert_eq!(machine.translate(0, Access::Write), fault(Access::Write, true));
     machine.set(3, table & !USER);
     machine.platform().load_root(0, machine.root());
-    assert_eq!(
-        machine.translate(0, Access::Read),
-        fault(Access::Read, true)
-    );
+    assert_eq!(machine.translate(0, Access::Read), fault(Access::Read, true));
     assert_eq!(machine.memory.frame(page).kind(), FrameKind::Anon);
 }
 
@@ -180,15 +142,9 @@ fn a_table_stays_cached_until_something_is_flushed() {
     let page = machine.map(ALL);
     machine.translate(0, Access::Read).unwrap();
     machine.set(2, 0);
-    let next = machine
-        .platform()
-        .entry(machine.tables[3].addr() + 8 * 0x168);
+    let next = machine.platform().entry(machine.tables[3].addr() + 8 * 0x168);
     next.store(page.addr().as_u64() | ALL, Ordering::Relaxed);
-    let sibling = || {
-        machine
-            .platform()
-            .translate(0, machine.root(), ADDR + PAGE_SIZE, Access::Read)
-    };
+    let sibling = || machine.platform().translate(0, machine.root(), ADDR + PAGE_SIZE, Access::Read);
     assert_eq!(sibling(), Ok(page.addr()));
     machine.flush(0, 0, PAGE_SIZE);
     // The pages themselves are still cached.
@@ -203,10 +159,7 @@ fn a_cached_restriction_faults_once() {
     machine.map(PRESENT | USER);
     machine.translate(0, Access::Read).unwrap();
     machine.entry(1).fetch_or(WRITABLE, Ordering::Relaxed);
-    assert_eq!(
-        machine.translate(0, Access::Write),
-        fault(Access::Write, true)
-    );
+    assert_eq!(machine.translate(0, Access::Write), fault(Access::Write, true));
     assert!(machine.translate(0, Access::Write).is_ok());
 }
 
@@ -217,10 +170,7 @@ fn a_clean_translation_is_looked_up_again_for_a_write() {
     machine.translate(0, Access::Read).unwrap();
     machine.set(1, 0);
     assert!(machine.translate(0, Access::Read).is_ok());
-    assert_eq!(
-        machine.translate(0, Access::Write),
-        fault(Access::Write, false)
-    );
+    assert_eq!(machine.translate(0, Access::Write), fault(Access::Write, false));
 }
 
 #[test]
@@ -231,17 +181,10 @@ fn a_large_page_is_flushed_by_any_address_in_it() {
     let large = RAM_START & !((1 << 21) - 1);
     machine.set(2, large | ALL | LARGE);
     let offset = (ADDR & ((1 << 21) - 1)) as u64 + 5;
-    assert_eq!(
-        machine.translate(0, Access::Write),
-        Ok(PhysAddr::new(large + offset))
-    );
+    assert_eq!(machine.translate(0, Access::Write), Ok(PhysAddr::new(large + offset)));
     machine.set(2, 0);
     assert!(machine.translate(0, Access::Write).is_ok());
-    machine.flush(
-        0,
-        ADDR & !((1 << 21) - 1),
-        (ADDR & !((1 << 21) - 1)) + PAGE_SIZE,
-    );
+    machine.flush(0, ADDR & !((1 << 21) - 1), (ADDR & !((1 << 21) - 1)) + PAGE_SIZE);
     assert!(machine.translate(0, Access::Write).is_err());
 }
 
@@ -250,9 +193,7 @@ fn a_large_page_is_flushed_by_any_address_in_it() {
 fn a_walk_through_a_freed_table_panics() {
     let machine = Machine::new();
     // SAFETY: the table was allocated above, and nothing uses it but the walk.
-    machine
-        .memory
-        .free(unsafe { crate::OwnedFrame::from_raw(machine.tables[2], 0) });
+    machine.memory.free(unsafe { crate::OwnedFrame::from_raw(machine.tables[2], 0) });
     let _ = machine.translate(0, Access::Read);
 }
 
@@ -262,36 +203,20 @@ fn user_accesses_cross_pages_and_call_for_help() {
     let data: Vec<u8> = (0..6000u32).map(|i| i as u8).collect();
     let mut handled = 0;
     let mut map = |fault: PageFault| -> Result<(), Infallible> {
-        let page = machine
-            .memory
-            .alloc_zeroed(FrameKind::Anon)
-            .unwrap()
-            .into_raw();
+        let page = machine.memory.alloc_zeroed(FrameKind::Anon).unwrap().into_raw();
         let index = (fault.addr >> 12) & 511;
-        let entry = machine
-            .platform()
-            .entry(machine.tables[3].addr() + 8 * index as u64);
+        let entry = machine.platform().entry(machine.tables[3].addr() + 8 * index as u64);
         entry.store(page.addr().as_u64() | ALL, Ordering::Relaxed);
         handled += 1;
         Ok(())
     };
     let platform = machine.platform();
-    platform
-        .write_user(0, machine.root(), ADDR + 100, &data, &mut map)
-        .unwrap();
+    platform.write_user(0, machine.root(), ADDR + 100, &data, &mut map).unwrap();
     let mut back = vec![0; 6000];
-    platform
-        .read_user(1, machine.root(), ADDR + 100, &mut back, &mut map)
-        .unwrap();
+    platform.read_user(1, machine.root(), ADDR + 100, &mut back, &mut map).unwrap();
     assert_eq!(back, data);
     assert_eq!(handled, 2);
-    let refused = platform.read_user(
-        0,
-        machine.root(),
-        0x1000,
-        &mut back,
-        |fault| Err(fault.addr),
-    );
+    let refused = platform.read_user(0, machine.root(), 0x1000, &mut back, |fault| Err(fault.addr));
     assert_eq!(refused, Err(0x1000));
 }
 
@@ -301,16 +226,8 @@ fn flushes_are_recorded_on_request() {
     machine.flush(0, 0, PAGE_SIZE);
     machine.platform().record_flushes();
     machine.flush(1, 0, 2 * PAGE_SIZE);
-    let flush = TlbFlush {
-        root: machine.root(),
-        start: 0,
-        end: 2 * PAGE_SIZE,
-        full: false,
-    };
-    assert_eq!(
-        machine.platform().take_flushes(),
-        [(CpuSet::single(1), flush)]
-    );
+    let flush = TlbFlush { root: machine.root(), start: 0, end: 2 * PAGE_SIZE, full: false };
+    assert_eq!(machine.platform().take_flushes(), [(CpuSet::single(1), flush)]);
     assert_eq!(machine.platform().take_flushes(), []);
     assert_eq!(machine.platform().flushes(), 2);
 }

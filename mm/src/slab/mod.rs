@@ -136,10 +136,7 @@ unsafe impl<T: Sync> Send for FreeList<T> {}
 
 impl<T> FreeList<T> {
     const fn new() -> FreeList<T> {
-        FreeList {
-            head: core::ptr::null_mut(),
-            len: 0,
-        }
+        FreeList { head: core::ptr::null_mut(), len: 0 }
     }
 
     #[inline]
@@ -172,11 +169,7 @@ impl<T: Default + Sync> Arena<T> {
     /// An arena without memory.
     pub(crate) const fn new() -> Arena<T> {
         const { assert!(align_of::<Slot<T>>() >= 8 && align_of::<Slot<T>>() <= PAGE_SIZE) };
-        Arena {
-            free: SpinLock::new(FreeList::new()),
-            in_use: AtomicUsize::new(0),
-            chunks: AtomicUsize::new(0),
-        }
+        Arena { free: SpinLock::new(FreeList::new()), in_use: AtomicUsize::new(0), chunks: AtomicUsize::new(0) }
     }
 
     /// Hands out an object.
@@ -212,15 +205,8 @@ impl<T: Default + Sync> Arena<T> {
     /// # Errors
     ///
     /// [`OutOfMemory`], and then none has been drawn.
-    pub(crate) fn reserve<P: Platform>(
-        &self,
-        memory: &Memory<P>,
-        count: usize,
-    ) -> Result<Reserve<'_, T>, OutOfMemory> {
-        let mut reserve = Reserve {
-            arena: self,
-            slots: FreeList::new(),
-        };
+    pub(crate) fn reserve<P: Platform>(&self, memory: &Memory<P>, count: usize) -> Result<Reserve<'_, T>, OutOfMemory> {
+        let mut reserve = Reserve { arena: self, slots: FreeList::new() };
         if count == 0 {
             return Ok(reserve);
         }
@@ -272,30 +258,18 @@ impl<T: Default + Sync> Arena<T> {
     #[inline]
     fn count(&self, change: isize) {
         let in_use = self.in_use.load(Ordering::Relaxed);
-        self.in_use
-            .store(in_use.wrapping_add_signed(change), Ordering::Relaxed);
+        self.in_use.store(in_use.wrapping_add_signed(change), Ordering::Relaxed);
     }
 
     /// Cuts a new chunk into free slots.
     #[cold]
-    fn grow<P: Platform>(
-        &self,
-        memory: &Memory<P>,
-        free: &mut FreeList<T>,
-    ) -> Result<(), OutOfMemory> {
-        let pfn = memory
-            .alloc_uncounted(FrameKind::Slab, Self::CHUNK_ORDER)?
-            .into_raw();
-        memory
-            .frame(pfn)
-            .set_index(self.chunks.swap(pfn.0, Ordering::Relaxed));
+    fn grow<P: Platform>(&self, memory: &Memory<P>, free: &mut FreeList<T>) -> Result<(), OutOfMemory> {
+        let pfn = memory.alloc_uncounted(FrameKind::Slab, Self::CHUNK_ORDER)?.into_raw();
+        memory.frame(pfn).set_index(self.chunks.swap(pfn.0, Ordering::Relaxed));
         let slots = memory.page_ptr(pfn).cast::<Slot<T>>();
         // Backwards, so that they are handed out in ascending order.
         for index in (0..Self::CHUNK_SLOTS).rev() {
-            let slot = Slot {
-                value: T::default(),
-                next: AtomicPtr::new(core::ptr::null_mut()),
-            };
+            let slot = Slot { value: T::default(), next: AtomicPtr::new(core::ptr::null_mut()) };
             // SAFETY: slot `index` lies inside the chunk, which is ours alone,
             // and a page-aligned chunk aligns its slots.
             let slot = unsafe {

@@ -14,9 +14,7 @@ struct Large {
 
 impl Default for Large {
     fn default() -> Large {
-        Large {
-            words: [const { AtomicUsize::new(3) }; 1000],
-        }
+        Large { words: [const { AtomicUsize::new(3) }; 1000] }
     }
 }
 
@@ -74,11 +72,7 @@ fn large_objects_share_larger_chunks() {
     let mut arena = Arena::<Large>::new();
     let free = memory.free_frames();
     let objects: Vec<_> = (0..9).map(|_| arena.alloc(&memory).unwrap()).collect();
-    assert!(
-        objects
-            .iter()
-            .all(|large| large.words[999].load(Ordering::Relaxed) == 3)
-    );
+    assert!(objects.iter().all(|large| large.words[999].load(Ordering::Relaxed) == 3));
     assert_eq!(memory.count_frames(FrameKind::Slab), 32);
     // SAFETY: none of the references is used below.
     unsafe { arena.destroy(&memory) };

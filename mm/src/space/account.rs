@@ -28,12 +28,7 @@ impl Default for Limits {
     /// What Linux gives its first process, but for locked memory, which is
     /// not limited: everything here runs as root.
     fn default() -> Limits {
-        Limits {
-            address_space: u64::MAX,
-            data: u64::MAX,
-            stack: 8 << 20,
-            memlock: u64::MAX,
-        }
+        Limits { address_space: u64::MAX, data: u64::MAX, stack: 8 << 20, memlock: u64::MAX }
     }
 }
 
@@ -128,17 +123,8 @@ impl Totals {
     }
 
     /// [`may_lock`](Self::may_lock), if `flags` say that the pages would be locked.
-    pub fn may_lock_more(
-        &self,
-        limits: Limits,
-        flags: VmaFlags,
-        pages: usize,
-    ) -> Result<(), SpaceError> {
-        if flags.contains(VmaFlags::LOCKED) {
-            self.may_lock(limits, pages)
-        } else {
-            Ok(())
-        }
+    pub fn may_lock_more(&self, limits: Limits, flags: VmaFlags, pages: usize) -> Result<(), SpaceError> {
+        if flags.contains(VmaFlags::LOCKED) { self.may_lock(limits, pages) } else { Ok(()) }
     }
 
     fn kind(&mut self, flags: VmaFlags) -> Option<&mut usize> {
@@ -155,19 +141,9 @@ impl Totals {
 
     /// Whether `pages` more of a VMA with `flags` stay within `RLIMIT_AS` and
     /// `RLIMIT_DATA` (Linux's `may_expand_vm`).
-    pub fn may_expand(
-        &self,
-        limits: Limits,
-        flags: VmaFlags,
-        pages: usize,
-    ) -> Result<(), SpaceError> {
-        let within = |have: usize, limit: u64| {
-            have.checked_add(pages)
-                .is_some_and(|n| n as u64 <= limit >> PAGE_SHIFT)
-        };
-        if within(self.total, limits.address_space)
-            && (!is_data(flags) || within(self.data, limits.data))
-        {
+    pub fn may_expand(&self, limits: Limits, flags: VmaFlags, pages: usize) -> Result<(), SpaceError> {
+        let within = |have: usize, limit: u64| have.checked_add(pages).is_some_and(|n| n as u64 <= limit >> PAGE_SHIFT);
+        if within(self.total, limits.address_space) && (!is_data(flags) || within(self.data, limits.data)) {
             Ok(())
         } else {
             Err(SpaceError::OverLimit)
@@ -267,8 +243,7 @@ impl<'m, P: Platform> Charge<'m, P> {
     /// Charges `pages`, if the overcommit mode allows.
     pub fn new(mem: &'m Memory<P>, pages: usize) -> Result<Charge<'m, P>, SpaceError> {
         if pages != 0 {
-            mem.charge_commit(pages)
-                .map_err(|OutOfMemory| SpaceError::Overcommitted)?;
+            mem.charge_commit(pages).map_err(|OutOfMemory| SpaceError::Overcommitted)?;
         }
         Ok(Charge { mem, pages })
     }

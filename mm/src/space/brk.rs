@@ -5,18 +5,14 @@ use crate::vma::Attributes;
 use crate::{PAGE_SHIFT, PAGE_SIZE, PageRange, Platform, TASK_SIZE, VmaFlags, page_align_up};
 
 /// What the heap's VMA is.
-const HEAP: VmaFlags = VmaFlags::READ
-    .union(VmaFlags::WRITE)
-    .union(VmaFlags::MAY_ACCESS);
+const HEAP: VmaFlags = VmaFlags::READ.union(VmaFlags::WRITE).union(VmaFlags::MAY_ACCESS);
 
 impl<P: Platform> AddressSpace<'_, P> {
     /// Says where the program ends, in bytes: the heap starts in a page after
     /// it, at a random distance if layouts are random. For exec, once.
     pub fn set_program_end(&self, end: usize) {
         let mut state = self.mmap.write();
-        let start = page_align_up(end)
-            .saturating_add(state.layout.brk_offset)
-            .min(TASK_SIZE);
+        let start = page_align_up(end).saturating_add(state.layout.brk_offset).min(TASK_SIZE);
         state.brk_start = start;
         state.brk = start;
     }
@@ -57,27 +53,17 @@ impl<P: Platform> AddressSpace<'_, P> {
             };
         }
         let range = PageRange::new(old, new).ok_or(SpaceError::NoRoom)?;
-        state
-            .totals
-            .may_lock_more(limits, state.new_vma_flags, range.pages())?;
+        state.totals.may_lock_more(limits, state.new_vma_flags, range.pages())?;
         // The heap keeps a page's distance from what is above, and a stack's
         // guard gap.
-        if state
-            .vmas
-            .find(old)
-            .is_some_and(|next| new + PAGE_SIZE > next.guarded_start())
-        {
+        if state.vmas.find(old).is_some_and(|next| new + PAGE_SIZE > next.guarded_start()) {
             return Err(SpaceError::NoRoom);
         }
         if state.vmas.len() > self.mem.sysctl().max_map_count() {
             return Err(SpaceError::TooManyVmas);
         }
         let flags = HEAP | state.new_vma_flags;
-        let attributes = Attributes {
-            flags,
-            object: None,
-            name: 0,
-        };
+        let attributes = Attributes { flags, object: None, name: 0 };
         self.map(state, range, old >> PAGE_SHIFT, attributes)
     }
 }

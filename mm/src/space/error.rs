@@ -56,9 +56,7 @@ impl From<SpaceError> for Errno {
         match error {
             Invalid => Errno::EINVAL,
             BadAddress => Errno::EFAULT,
-            OutOfMemory | NoRoom | NotMapped | TooManyVmas | OverLimit | Overcommitted => {
-                Errno::ENOMEM
-            }
+            OutOfMemory | NoRoom | NotMapped | TooManyVmas | OverLimit | Overcommitted => Errno::ENOMEM,
             OverLockLimit | TryAgain => Errno::EAGAIN,
             Exists => Errno::EEXIST,
             BelowMinimum | NotPermitted => Errno::EPERM,

@@ -32,15 +32,9 @@ pub struct FaultAccess {
 
 impl FaultAccess {
     /// A read.
-    pub const READ: FaultAccess = FaultAccess {
-        write: false,
-        execute: false,
-    };
+    pub const READ: FaultAccess = FaultAccess { write: false, execute: false };
     /// A write.
-    pub const WRITE: FaultAccess = FaultAccess {
-        write: true,
-        execute: false,
-    };
+    pub const WRITE: FaultAccess = FaultAccess { write: true, execute: false };
 }
 
 /// How one attempt ended that did not fail.
@@ -55,16 +49,8 @@ pub(super) enum Outcome {
 /// The entry flags by which a page of such a VMA is mapped, without
 /// [`WRITE`](EntryFlags::WRITE), which depends on the page as well.
 pub(super) fn page_protection(flags: VmaFlags) -> EntryFlags {
-    let access = if flags.intersects(VmaFlags::ACCESS) {
-        EntryFlags::PRESENT
-    } else {
-        EntryFlags::PROT_NONE
-    };
-    let execute = if flags.contains(VmaFlags::EXEC) {
-        EntryFlags::empty()
-    } else {
-        EntryFlags::NO_EXEC
-    };
+    let access = if flags.intersects(VmaFlags::ACCESS) { EntryFlags::PRESENT } else { EntryFlags::PROT_NONE };
+    let execute = if flags.contains(VmaFlags::EXEC) { EntryFlags::empty() } else { EntryFlags::NO_EXEC };
     access | execute | EntryFlags::USER
 }
 
@@ -81,9 +67,7 @@ fn allows(flags: VmaFlags, access: FaultAccess) -> bool {
 }
 
 /// What an entry gets that a write fault makes.
-const WRITTEN: EntryFlags = EntryFlags::WRITE
-    .union(EntryFlags::DIRTY)
-    .union(EntryFlags::ACCESSED);
+const WRITTEN: EntryFlags = EntryFlags::WRITE.union(EntryFlags::DIRTY).union(EntryFlags::ACCESSED);
 
 impl<P: Platform> AddressSpace<'_, P> {
     /// Resolves a page fault of user mode, or of the kernel on behalf of the
@@ -111,12 +95,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     /// Faults in one page of `vma`, with the mmap lock held in either mode.
-    pub(super) fn fault_in(
-        &self,
-        vma: Ref<Vma>,
-        page: usize,
-        access: FaultAccess,
-    ) -> Result<Outcome, FaultError> {
+    pub(super) fn fault_in(&self, vma: Ref<Vma>, page: usize, access: FaultAccess) -> Result<Outcome, FaultError> {
         let flags = vma.flags();
         if !allows(flags, access) {
             return Err(FaultError::AccessDenied);
@@ -145,12 +124,7 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Maps a new private frame where nothing is mapped.
     #[inline]
-    fn install_anon(
-        &self,
-        vma: Ref<Vma>,
-        page: usize,
-        frame: OwnedFrame,
-    ) -> Result<Outcome, FaultError> {
+    fn install_anon(&self, vma: Ref<Vma>, page: usize, frame: OwnedFrame) -> Result<Outcome, FaultError> {
         let slot = match self.tables.lock_pte_alloc(self.mem, page) {
             Ok(slot) if slot.get().is_empty() => slot,
             other => {
@@ -170,11 +144,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         record.set_mapping(vma.anon_vma().map_or(0, AnonVma::to_mapping));
         record.set_index(vma.index_of(page));
         record.inc_mapcount();
-        let written = if flags.contains(VmaFlags::WRITE) {
-            WRITTEN
-        } else {
-            EntryFlags::ACCESSED
-        };
+        let written = if flags.contains(VmaFlags::WRITE) { WRITTEN } else { EntryFlags::ACCESSED };
         slot.set(Entry::leaf(pfn, page_protection(flags) | written));
         self.resident.add(ResidentKind::Anon, 1);
     }
@@ -191,12 +161,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     /// First access to a page of an object.
-    fn fault_object(
-        &self,
-        vma: Ref<Vma>,
-        page: usize,
-        access: FaultAccess,
-    ) -> Result<Outcome, FaultError> {
+    fn fault_object(&self, vma: Ref<Vma>, page: usize, access: FaultAccess) -> Result<Outcome, FaultError> {
         let object = self.object_page(vma, page)?;
         let flags = vma.flags();
         let shared = flags.contains(VmaFlags::SHARED);
@@ -214,11 +179,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         };
         // The reference that `object_page` took is the entry's from now on.
         self.mem.frame(object).inc_mapcount();
-        let written = if shared && flags.contains(VmaFlags::WRITE) {
-            WRITTEN
-        } else {
-            EntryFlags::ACCESSED
-        };
+        let written = if shared && flags.contains(VmaFlags::WRITE) { WRITTEN } else { EntryFlags::ACCESSED };
         slot.set(Entry::leaf(object, page_protection(flags) | written));
         self.resident.add(ResidentKind::Object, 1);
         Ok(Outcome::Done)
@@ -254,19 +215,12 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     /// Lets the entry that maps `old` map `frame` instead.
-    fn replace(
-        &self,
-        vma: Ref<Vma>,
-        page: usize,
-        old: Entry,
-        frame: OwnedFrame,
-    ) -> Result<Outcome, FaultError> {
+    fn replace(&self, vma: Ref<Vma>, page: usize, old: Entry, frame: OwnedFrame) -> Result<Outcome, FaultError> {
         let mut gather = TlbGather::new(self.mem, &self.tables);
         // What the hardware may have set meanwhile does not count as a change.
         let hardware = EntryFlags::ACCESSED | EntryFlags::DIRTY;
         let slot = self.tables.lock_pte(self.mem, page);
-        let Some(slot) = slot.filter(|slot| slot.get().without(hardware) == old.without(hardware))
-        else {
+        let Some(slot) = slot.filter(|slot| slot.get().without(hardware) == old.without(hardware)) else {
             self.mem.free(frame);
             return Ok(Outcome::Again);
         };
@@ -286,11 +240,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// The mapping that an entry was is gone: the frame goes once the TLBs have
     /// forgotten it. Returns as what the page counted.
     #[inline(always)]
-    pub(super) fn release_mapping(
-        &self,
-        entry: Entry,
-        gather: &mut TlbGather<'_, P>,
-    ) -> Option<ResidentKind> {
+    pub(super) fn release_mapping(&self, entry: Entry, gather: &mut TlbGather<'_, P>) -> Option<ResidentKind> {
         if entry.is_special() || !entry.maps_page() {
             return None;
         }
@@ -320,9 +270,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         };
         match object.page(self.mem, vma.index_of(page), true) {
             Ok(Some(pfn)) => Ok(pfn),
-            Ok(None) | Err(ObjectError::BeyondEnd | ObjectError::TooLarge) => {
-                Err(FaultError::BeyondEnd)
-            }
+            Ok(None) | Err(ObjectError::BeyondEnd | ObjectError::TooLarge) => Err(FaultError::BeyondEnd),
             Err(ObjectError::OutOfMemory) => Err(FaultError::OutOfMemory),
         }
     }

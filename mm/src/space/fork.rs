@@ -61,9 +61,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         let accountable = flags.contains(VmaFlags::ACCOUNT);
         let charge = Charge::new(self.mem, if accountable { pages } else { 0 })?;
         let mut spares = Spares::reserve(self.mem, Needs::fork(vma))?;
-        state
-            .vmas
-            .append_fork(self.mem, vma, flags, child.id(), &mut spares);
+        state.vmas.append_fork(self.mem, vma, flags, child.id(), &mut spares);
         charge.keep();
         state.totals.add(flags, pages);
         // Without private pages, faults bring back what there was.
@@ -71,26 +69,24 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
             return Ok(());
         }
         let (mut anon, mut object) = (0, 0);
-        let result =
-            self.tables
-                .try_visit_both(self.mem, &child.tables, vma.range(), |addr, slot, copy| {
-                    let mut entry = slot.get();
-                    if !entry.is_special() && entry.maps_page() {
-                        if entry.is_writable() {
-                            entry = slot.update(|entry| entry.without(EntryFlags::WRITE));
-                            gather.changed_range(addr, addr + slot.size());
-                        }
-                        let record = self.mem.frame(entry.pfn());
-                        record.get();
-                        record.inc_mapcount();
-                        match ResidentKind::of(record) {
-                            ResidentKind::Anon => anon += 1,
-                            ResidentKind::Object => object += 1,
-                        }
-                    }
-                    copy.set(entry.without(EntryFlags::WRITE | EntryFlags::ACCESSED));
-                    Ok::<(), OutOfMemory>(())
-                });
+        let result = self.tables.try_visit_both(self.mem, &child.tables, vma.range(), |addr, slot, copy| {
+            let mut entry = slot.get();
+            if !entry.is_special() && entry.maps_page() {
+                if entry.is_writable() {
+                    entry = slot.update(|entry| entry.without(EntryFlags::WRITE));
+                    gather.changed_range(addr, addr + slot.size());
+                }
+                let record = self.mem.frame(entry.pfn());
+                record.get();
+                record.inc_mapcount();
+                match ResidentKind::of(record) {
+                    ResidentKind::Anon => anon += 1,
+                    ResidentKind::Object => object += 1,
+                }
+            }
+            copy.set(entry.without(EntryFlags::WRITE | EntryFlags::ACCESSED));
+            Ok::<(), OutOfMemory>(())
+        });
         child.resident.add(ResidentKind::Anon, anon);
         child.resident.add(ResidentKind::Object, object);
         Ok(result?)

@@ -52,11 +52,7 @@ impl Layout {
             0 => 0,
             _ => (platform.random() as usize & ((1 << n) - 1)) << PAGE_SHIFT,
         };
-        let stack_random = if level == 0 {
-            0
-        } else {
-            1 << (STACK_RANDOM_BITS as usize + PAGE_SHIFT)
-        };
+        let stack_random = if level == 0 { 0 } else { 1 << (STACK_RANDOM_BITS as usize + PAGE_SHIFT) };
         let room = usize::try_from(stack_limit)
             .unwrap_or(usize::MAX)
             .saturating_add(STACK_GUARD_GAP + stack_random)

@@ -65,12 +65,8 @@ impl Action {
             advice::FREE => Action::MayFree,
             advice::DONTNEED => Action::Drop { locked: false },
             advice::DONTNEED_LOCKED => Action::Drop { locked: true },
-            advice::POPULATE_READ => Action::Populate {
-                access: FaultAccess::READ,
-            },
-            advice::POPULATE_WRITE => Action::Populate {
-                access: FaultAccess::WRITE,
-            },
+            advice::POPULATE_READ => Action::Populate { access: FaultAccess::READ },
+            advice::POPULATE_WRITE => Action::Populate { access: FaultAccess::WRITE },
             _ => return Err(SpaceError::Invalid),
         })
     }
@@ -107,9 +103,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         }
         if action.leaves_vmas() {
             let state = self.mmap.read();
-            return for_parts(&state, addr, end, |vma, range| {
-                self.advise(vma, range, action)
-            });
+            return for_parts(&state, addr, end, |vma, range| self.advise(vma, range, action));
         }
         let Action::Flags { set, clear } = action else {
             return Ok(());
@@ -129,8 +123,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         match action {
             Action::MayFree if vma.object().is_some() => Err(SpaceError::Invalid),
             Action::Drop { locked } => {
-                if flags.contains(VmaFlags::PFNMAP) || (flags.contains(VmaFlags::LOCKED) && !locked)
-                {
+                if flags.contains(VmaFlags::PFNMAP) || (flags.contains(VmaFlags::LOCKED) && !locked) {
                     return Err(SpaceError::Invalid);
                 }
                 // What may not be written may not be discarded either, once sealed.
@@ -220,11 +213,7 @@ fn for_parts(
         let range = PageRange::new(vma.start().max(addr), at).ok_or(SpaceError::NotMapped)?;
         f(vma, range)?;
     }
-    if at < end {
-        Err(SpaceError::NotMapped)
-    } else {
-        result
-    }
+    if at < end { Err(SpaceError::NotMapped) } else { result }
 }
 
 impl From<FaultError> for SpaceError {

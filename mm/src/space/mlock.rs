@@ -3,10 +3,7 @@
 use super::{AddressSpace, FaultError, SpaceError, State};
 use crate::slab::Ref;
 use crate::vma::Vma;
-use crate::{
-    PAGE_SIZE, PageRange, Platform, TASK_SIZE, VmaFlags, is_page_aligned, page_align_down,
-    page_align_up,
-};
+use crate::{PAGE_SIZE, PageRange, Platform, TASK_SIZE, VmaFlags, is_page_aligned, page_align_down, page_align_up};
 
 /// `MLOCK_ONFAULT`.
 const MLOCK_ONFAULT: usize = 1;
@@ -47,10 +44,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             let locked = locked_pages(&state, start, end);
             let more = ((end - start) / PAGE_SIZE).saturating_sub(locked);
             let limits = self.limits.get();
-            state
-                .totals
-                .may_lock(limits, more)
-                .map_err(|_| SpaceError::OverLimit)?;
+            state.totals.may_lock(limits, more).map_err(|_| SpaceError::OverLimit)?;
             self.set_locked(&mut state, start, end, lock)?;
         }
         let range = PageRange::new(start, end).ok_or(SpaceError::NotMapped)?;
@@ -78,9 +72,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// `Invalid` for flags that are unknown or say neither; `OverLimit` over
     /// `RLIMIT_MEMLOCK`.
     pub fn mlockall(&self, flags: usize) -> Result<(), SpaceError> {
-        if flags & !(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0
-            || flags & (MCL_CURRENT | MCL_FUTURE) == 0
-        {
+        if flags & !(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0 || flags & (MCL_CURRENT | MCL_FUTURE) == 0 {
             return Err(SpaceError::Invalid);
         }
         let mut lock = VmaFlags::LOCKED;
@@ -114,13 +106,7 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Makes `lock` the locked flags of all VMAs in the range, as far as the
     /// first hole (Linux's `apply_vma_lock_flags`).
-    fn set_locked(
-        &self,
-        state: &mut State,
-        start: usize,
-        end: usize,
-        lock: VmaFlags,
-    ) -> Result<(), SpaceError> {
+    fn set_locked(&self, state: &mut State, start: usize, end: usize, lock: VmaFlags) -> Result<(), SpaceError> {
         let mut at = start;
         while at < end {
             let vma = state.vmas.lookup(at).ok_or(SpaceError::NotMapped)?;
@@ -186,9 +172,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             let resident = {
                 let state = self.mmap.read();
                 state.vmas.lookup(page).ok_or(SpaceError::NotMapped)?;
-                self.tables
-                    .lookup(self.mem, page)
-                    .is_some_and(|entry| entry.maps_page())
+                self.tables.lookup(self.mem, page).is_some_and(|entry| entry.maps_page())
             };
             report(resident)?;
             page += PAGE_SIZE;
@@ -223,11 +207,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             }
             at = vma.end();
         }
-        if at < end {
-            Err(SpaceError::NotMapped)
-        } else {
-            Ok(())
-        }
+        if at < end { Err(SpaceError::NotMapped) } else { Ok(()) }
     }
 }
 

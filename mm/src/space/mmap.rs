@@ -6,10 +6,7 @@ use super::place::Placement;
 use super::{AddressSpace, SpaceError, State};
 use crate::object::ObjectRef;
 use crate::vma::{Attributes, MergeWith, Needs, NewMapping, Spares};
-use crate::{
-    MapFlags, Overcommit, PAGE_SHIFT, PageRange, Platform, Prot, VmaFlags, is_page_aligned,
-    page_align_up,
-};
+use crate::{MapFlags, Overcommit, PAGE_SHIFT, PageRange, Platform, Prot, VmaFlags, is_page_aligned, page_align_up};
 
 /// A file, as mmap(2) gets it: the object with its contents, and how the file
 /// was opened.
@@ -72,12 +69,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
     /// `NotPermitted` (a sealed mapping is in the way), `OutOfMemory`. Nothing
     /// has changed then; what was mapped at a fixed address still is.
     pub fn mmap(&self, request: MmapRequest<'_, 'm, P>) -> Result<usize, SpaceError> {
-        let MmapRequest {
-            addr,
-            prot,
-            flags: raw,
-            ..
-        } = request;
+        let MmapRequest { addr, prot, flags: raw, .. } = request;
         if !is_page_aligned(request.offset) || request.len == 0 {
             return Err(SpaceError::Invalid);
         }
@@ -85,10 +77,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
             0 => return Err(SpaceError::NoRoom),
             len => len,
         };
-        if (request.offset >> PAGE_SHIFT)
-            .checked_add(len >> PAGE_SHIFT)
-            .is_none()
-        {
+        if (request.offset >> PAGE_SHIFT).checked_add(len >> PAGE_SHIFT).is_none() {
             return Err(SpaceError::Overflow);
         }
         let flags = MapFlags::from_bits_truncate(raw as u32);
@@ -115,28 +104,18 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         let shared_memory = match request.file {
             None if vma_flags.contains(VmaFlags::SHARED) => {
                 let object = self.mem.create_object(0, b"/dev/zero (deleted)")?;
-                object
-                    .set_size(len as u64)
-                    .map_err(|_| SpaceError::NoRoom)?;
+                object.set_size(len as u64).map_err(|_| SpaceError::NoRoom)?;
                 Some(object)
             }
             _ => None,
         };
-        let object = request
-            .file
-            .as_ref()
-            .map(|file| file.object)
-            .or(shared_memory.as_ref());
+        let object = request.file.as_ref().map(|file| file.object).or(shared_memory.as_ref());
         let pgoff = match (&request.file, object) {
             (Some(_), _) => request.offset >> PAGE_SHIFT,
             (None, Some(_)) => 0,
             (None, None) => start >> PAGE_SHIFT,
         };
-        let attributes = Attributes {
-            flags: vma_flags,
-            object: object.map(ObjectRef::raw),
-            name: 0,
-        };
+        let attributes = Attributes { flags: vma_flags, object: object.map(ObjectRef::raw), name: 0 };
         self.map(&mut state, range, pgoff, attributes)?;
         let populate = vma_flags.contains(VmaFlags::LOCKED)
             || flags & (MapFlags::POPULATE | MapFlags::NONBLOCK) == MapFlags::POPULATE;
@@ -156,18 +135,14 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
             (MapFlags::LOCKED, VmaFlags::LOCKED),
             (MapFlags::STACK, VmaFlags::NOHUGEPAGE),
         ];
-        let mut result = Prot::from_bits_truncate(prot as u32).vma_flags()
-            | VmaFlags::MAY_ACCESS
-            | state.new_vma_flags;
+        let mut result = Prot::from_bits_truncate(prot as u32).vma_flags() | VmaFlags::MAY_ACCESS | state.new_vma_flags;
         for (from, to) in pairs {
             if flags.contains(from) {
                 result |= to;
             }
         }
         // With strict accounting everything is reserved, whatever is asked for.
-        if flags.contains(MapFlags::NORESERVE)
-            && !(self.mem.sysctl().overcommit() == Overcommit::Never)
-        {
+        if flags.contains(MapFlags::NORESERVE) && !(self.mem.sysctl().overcommit() == Overcommit::Never) {
             result |= VmaFlags::NORESERVE;
         }
         result
@@ -196,9 +171,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
             }
         }
         let pages = range.pages();
-        state
-            .totals
-            .may_expand(self.limits.get(), attributes.flags, pages - replaced)?;
+        state.totals.may_expand(self.limits.get(), attributes.flags, pages - replaced)?;
         // What the replaced mappings were charged with is charged until the
         // commit gives it back.
         let accountable = is_accountable(attributes.flags);
@@ -206,14 +179,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         if accountable {
             attributes.flags |= VmaFlags::ACCOUNT;
         }
-        let new = NewMapping {
-            range,
-            pgoff,
-            attributes,
-            copied_from: None,
-            merge: MergeWith::Any,
-            space: self.id(),
-        };
+        let new = NewMapping { range, pgoff, attributes, copied_from: None, merge: MergeWith::Any, space: self.id() };
         let needs = match replaced {
             0 => state.vmas.plan_map(&new).needs(),
             _ => Needs::edges(&state.vmas, range) + Needs::map(None),
@@ -229,10 +195,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         }
         state.totals.add(attributes.flags, pages);
         state.totals.lock(attributes.flags, pages);
-        state
-            .vmas
-            .plan_map(&new)
-            .commit(&mut state.vmas, self.mem, &mut spares);
+        state.vmas.plan_map(&new).commit(&mut state.vmas, self.mem, &mut spares);
         Ok(())
     }
 }
@@ -273,9 +236,5 @@ fn check_type<P: Platform>(
     if !file.readable {
         return Err(SpaceError::AccessDenied);
     }
-    if grows {
-        Err(SpaceError::Invalid)
-    } else {
-        Ok(flags)
-    }
+    if grows { Err(SpaceError::Invalid) } else { Ok(flags) }
 }

@@ -101,11 +101,7 @@ pub(crate) struct State {
 impl State {
     /// All but what describes the VMAs, which there are none of.
     fn clone_layout(&self) -> State {
-        State {
-            vmas: VmaTree::default(),
-            totals: Totals::default(),
-            ..*self
-        }
+        State { vmas: VmaTree::default(), totals: Totals::default(), ..*self }
     }
 }
 
@@ -190,8 +186,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
     ) -> Result<Ref<Vma>, SpaceError> {
         let plan = state.vmas.plan_modify(vma, range, flags, vma.name());
         let needs = plan.needs();
-        if state.vmas.len() + needs.vmas() > self.mem.sysctl().max_map_count() && needs.vmas() != 0
-        {
+        if state.vmas.len() + needs.vmas() > self.mem.sysctl().max_map_count() && needs.vmas() != 0 {
             return Err(SpaceError::TooManyVmas);
         }
         let mut spares = Spares::reserve(self.mem, needs)?;

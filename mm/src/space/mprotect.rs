@@ -70,11 +70,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             let vma = self.protect(&mut state, vma, range, access)?;
             // What was merged may reach beyond the range.
             at = stop;
-            next = if vma.end() > stop {
-                Some(vma)
-            } else {
-                vma.next()
-            };
+            next = if vma.end() > stop { Some(vma) } else { vma.next() };
         }
         Ok(())
     }
@@ -102,8 +98,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         }
         let pages = range.pages();
         let mut charge = Charge::new(self.mem, 0)?;
-        let uncounted =
-            VmaFlags::ACCOUNT | VmaFlags::WRITE | VmaFlags::SHARED | VmaFlags::NORESERVE;
+        let uncounted = VmaFlags::ACCOUNT | VmaFlags::WRITE | VmaFlags::SHARED | VmaFlags::NORESERVE;
         if new.contains(VmaFlags::WRITE) {
             let limits = self.limits.get();
             if state.totals.may_expand(limits, old, pages).is_ok() {
@@ -138,11 +133,8 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// that may be written only once they are copied stay read-only.
     fn change_protection(&self, range: PageRange, flags: VmaFlags) {
         let protection = page_protection(flags);
-        let access = EntryFlags::PRESENT
-            | EntryFlags::PROT_NONE
-            | EntryFlags::USER
-            | EntryFlags::WRITE
-            | EntryFlags::NO_EXEC;
+        let access =
+            EntryFlags::PRESENT | EntryFlags::PROT_NONE | EntryFlags::USER | EntryFlags::WRITE | EntryFlags::NO_EXEC;
         let writable = flags.contains(VmaFlags::WRITE);
         let shared = flags.contains(VmaFlags::SHARED);
         let mut gather = TlbGather::new(self.mem, &self.tables);

@@ -65,13 +65,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     ///   [aaaaaaaaaaa|aaaa][bbbbbb]   [ccccccc|cccc]
     ///   [aaaaaaaaaaa]         gone           [cccc]
     /// ```
-    pub(super) fn unmap_commit(
-        &self,
-        state: &mut State,
-        range: PageRange,
-        keep: Tables,
-        spares: &mut Spares<'_>,
-    ) {
+    pub(super) fn unmap_commit(&self, state: &mut State, range: PageRange, keep: Tables, spares: &mut Spares<'_>) {
         let State { vmas, totals, .. } = state;
         let mut gather = TlbGather::new(self.mem, &self.tables);
         let mut next = vmas.find(range.start());
@@ -92,8 +86,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             let floor = next.map_or_else(|| vmas.last(), |next| next.prev());
             let floor = floor.map_or(0, |vma| vma.end());
             let ceiling = next.map_or(TASK_SIZE, |vma| vma.start());
-            self.tables
-                .free_tables(self.mem, range, floor, ceiling, &mut gather);
+            self.tables.free_tables(self.mem, range, floor, ceiling, &mut gather);
         }
         gather.finish();
     }

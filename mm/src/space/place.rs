@@ -2,9 +2,7 @@
 
 use super::{SpaceError, State};
 use crate::vma::GapRequest;
-use crate::{
-    MapFlags, PAGE_SIZE, PMD_SIZE, TASK_SIZE, is_page_aligned, page_align_down, page_align_up,
-};
+use crate::{MapFlags, PAGE_SIZE, PMD_SIZE, TASK_SIZE, is_page_aligned, page_align_down, page_align_up};
 
 /// Where `MAP_32BIT` places mappings.
 const LOW_WINDOW: (usize, usize) = (0x4000_0000, 0x8000_0000);
@@ -72,10 +70,7 @@ impl State {
         }
         if want.low {
             let start = LOW_WINDOW.0.max(lowest);
-            return self
-                .vmas
-                .gap_bottom_up(&GapRequest::new(want.len, start, end))
-                .ok_or(SpaceError::NoRoom);
+            return self.vmas.gap_bottom_up(&GapRequest::new(want.len, start, end)).ok_or(SpaceError::NoRoom);
         }
         let align = want.anonymous && want.addr == 0 && want.len.is_multiple_of(PMD_SIZE);
         if align && let Some(addr) = self.place_aligned(want.len, lowest) {
@@ -83,28 +78,21 @@ impl State {
         }
         let below = GapRequest::new(want.len, lowest, self.layout.mmap_base);
         let above = GapRequest::new(want.len, FALLBACK_BASE.max(lowest), TASK_SIZE);
-        self.vmas
-            .gap_top_down(&below)
-            .or_else(|| self.vmas.gap_bottom_up(&above))
-            .ok_or(SpaceError::NoRoom)
+        self.vmas.gap_top_down(&below).or_else(|| self.vmas.gap_bottom_up(&above)).ok_or(SpaceError::NoRoom)
     }
 
     /// The highest 2 MiB boundary in the first gap that has room for the
     /// length and the alignment both (`__thp_get_unmapped_area`).
     fn place_aligned(&self, len: usize, lowest: usize) -> Option<usize> {
         let padded = len.checked_add(PMD_SIZE)?;
-        let start =
-            self.vmas
-                .gap_top_down(&GapRequest::new(padded, lowest, self.layout.mmap_base))?;
+        let start = self.vmas.gap_top_down(&GapRequest::new(padded, lowest, self.layout.mmap_base))?;
         Some((start + PMD_SIZE) & !(PMD_SIZE - 1))
     }
 
     /// Whether nothing is mapped in the range, nor a stack so close above
     /// that its guard gap would be hurt.
     fn is_free(&self, start: usize, len: usize) -> bool {
-        self.vmas
-            .find(start)
-            .is_none_or(|vma| start + len <= vma.guarded_start())
+        self.vmas.find(start).is_none_or(|vma| start + len <= vma.guarded_start())
     }
 }
 

@@ -24,11 +24,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         self.populate_vmas(range, |_| true)
     }
 
-    fn populate_vmas(
-        &self,
-        range: PageRange,
-        wanted: impl Fn(&Vma) -> bool,
-    ) -> Result<(), FaultError> {
+    fn populate_vmas(&self, range: PageRange, wanted: impl Fn(&Vma) -> bool) -> Result<(), FaultError> {
         let mut at = range.start();
         while at < range.end() {
             let state = self.mmap.read();
@@ -47,11 +43,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     /// Populates a part of one VMA, with the mmap lock held.
-    pub(super) fn populate_locked(
-        &self,
-        vma: Ref<Vma>,
-        range: PageRange,
-    ) -> Result<(), FaultError> {
+    pub(super) fn populate_locked(&self, vma: Ref<Vma>, range: PageRange) -> Result<(), FaultError> {
         let flags = vma.flags();
         // Locked on fault means exactly that.
         if flags.contains(VmaFlags::LOCKONFAULT) {
@@ -59,23 +51,12 @@ impl<P: Platform> AddressSpace<'_, P> {
         }
         let private_write = VmaFlags::WRITE | VmaFlags::SHARED;
         let write = flags & private_write == VmaFlags::WRITE;
-        self.fault_in_range(
-            vma,
-            range,
-            FaultAccess {
-                write,
-                execute: false,
-            },
-        )
+        self.fault_in_range(vma, range, FaultAccess { write, execute: false })
     }
 
     /// Faults in all pages of `range` for the given access (Linux's
     /// `faultin_page_range`).
-    pub(super) fn populate_with(
-        &self,
-        range: PageRange,
-        access: FaultAccess,
-    ) -> Result<(), SpaceError> {
+    pub(super) fn populate_with(&self, range: PageRange, access: FaultAccess) -> Result<(), SpaceError> {
         let mut at = range.start();
         while at < range.end() {
             let state = self.mmap.read();
@@ -88,12 +69,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         Ok(())
     }
 
-    fn fault_in_range(
-        &self,
-        vma: Ref<Vma>,
-        range: PageRange,
-        access: FaultAccess,
-    ) -> Result<(), FaultError> {
+    fn fault_in_range(&self, vma: Ref<Vma>, range: PageRange, access: FaultAccess) -> Result<(), FaultError> {
         let mut page = range.start();
         while page < range.end() {
             if self.fault_in(vma, page, access)? == Outcome::Done {
@@ -111,18 +87,13 @@ impl<P: Platform> AddressSpace<'_, P> {
     ///
     /// Of the first page that cannot be read; what came before has been copied.
     pub fn read_bytes(&self, addr: usize, buffer: &mut [u8]) -> Result<(), FaultError> {
-        self.for_pages(
-            addr,
-            buffer.len(),
-            FaultAccess::READ,
-            |page, offset, done, len| {
-                let part = buffer.get_mut(done..done + len).unwrap_or_default();
-                // SAFETY: `for_pages` holds a reference to the frame, whose page is
-                // in the direct map, and `offset + part.len()` is inside it. That
-                // the program may write there meanwhile is why this is no `&[u8]`.
-                unsafe { part.as_mut_ptr().copy_from(page.add(offset), part.len()) };
-            },
-        )
+        self.for_pages(addr, buffer.len(), FaultAccess::READ, |page, offset, done, len| {
+            let part = buffer.get_mut(done..done + len).unwrap_or_default();
+            // SAFETY: `for_pages` holds a reference to the frame, whose page is
+            // in the direct map, and `offset + part.len()` is inside it. That
+            // the program may write there meanwhile is why this is no `&[u8]`.
+            unsafe { part.as_mut_ptr().copy_from(page.add(offset), part.len()) };
+        })
     }
 
     /// Copies to the address space, which need not be the current one, from the
@@ -132,17 +103,12 @@ impl<P: Platform> AddressSpace<'_, P> {
     ///
     /// Of the first page that cannot be written; what came before has been.
     pub fn write_bytes(&self, addr: usize, bytes: &[u8]) -> Result<(), FaultError> {
-        self.for_pages(
-            addr,
-            bytes.len(),
-            FaultAccess::WRITE,
-            |page, offset, done, len| {
-                let part = bytes.get(done..done + len).unwrap_or_default();
-                // SAFETY: as in `read_bytes`; a page faulted in for writing is this
-                // address space's to write to.
-                unsafe { page.add(offset).copy_from(part.as_ptr(), part.len()) };
-            },
-        )
+        self.for_pages(addr, bytes.len(), FaultAccess::WRITE, |page, offset, done, len| {
+            let part = bytes.get(done..done + len).unwrap_or_default();
+            // SAFETY: as in `read_bytes`; a page faulted in for writing is this
+            // address space's to write to.
+            unsafe { page.add(offset).copy_from(part.as_ptr(), part.len()) };
+        })
     }
 
     /// Calls `f(page, offset in it, bytes done before, bytes to do)` for each

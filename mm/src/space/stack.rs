@@ -9,9 +9,7 @@ use super::{AddressSpace, FaultError, SpaceError, State};
 use crate::paging::{TableMove, TlbGather};
 use crate::slab::Ref;
 use crate::vma::{Attributes, STACK_GUARD_GAP, Vma};
-use crate::{
-    PAGE_SHIFT, PAGE_SIZE, PageRange, Platform, TASK_SIZE, VmaFlags, page_align_down, page_align_up,
-};
+use crate::{PAGE_SHIFT, PAGE_SIZE, PageRange, Platform, TASK_SIZE, VmaFlags, page_align_down, page_align_up};
 
 /// What a stack's VMA is.
 const STACK: VmaFlags = VmaFlags::READ
@@ -37,11 +35,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             flags |= VmaFlags::EXEC;
         }
         let range = PageRange::new(TASK_SIZE - PAGE_SIZE, TASK_SIZE).ok_or(SpaceError::NoRoom)?;
-        let attributes = Attributes {
-            flags,
-            object: None,
-            name: 0,
-        };
+        let attributes = Attributes { flags, object: None, name: 0 };
         let mut state = self.mmap.write();
         self.map(&mut state, range, range.start() >> PAGE_SHIFT, attributes)?;
         state.stack_top = TASK_SIZE;
@@ -57,18 +51,13 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// `OutOfMemory`, or a limit; the address space is of no use then.
     pub fn finalize_stack(&self) -> Result<usize, SpaceError> {
         let mut state = self.mmap.write();
-        let stack = state
-            .vmas
-            .lookup(TASK_SIZE - 1)
-            .ok_or(SpaceError::BadAddress)?;
+        let stack = state.vmas.lookup(TASK_SIZE - 1).ok_or(SpaceError::BadAddress)?;
         let shift = TASK_SIZE - page_align_down(state.layout.stack_top);
         if shift != 0 {
             self.shift_stack(&mut state, stack, shift)?;
         }
         let top = TASK_SIZE - shift;
-        state
-            .vmas
-            .set_flags(stack, stack.flags() - VmaFlags::TEMP_STACK);
+        state.vmas.set_flags(stack, stack.flags() - VmaFlags::TEMP_STACK);
         state.stack_top = top;
         let limit = page_align_down(usize::try_from(self.limits.get().stack).unwrap_or(usize::MAX));
         let size = (stack.end() - stack.start() + FIRST_EXTENSION).min(limit);
@@ -87,16 +76,10 @@ impl<P: Platform> AddressSpace<'_, P> {
     ///   before                 [ssss]
     ///   after         [ssss]
     /// ```
-    fn shift_stack(
-        &self,
-        state: &mut State,
-        stack: Ref<Vma>,
-        shift: usize,
-    ) -> Result<(), SpaceError> {
+    fn shift_stack(&self, state: &mut State, stack: Ref<Vma>, shift: usize) -> Result<(), SpaceError> {
         let old = stack.range();
         let below = |addr: usize| addr.checked_sub(shift).ok_or(SpaceError::NoRoom);
-        let new =
-            PageRange::new(below(old.start())?, below(old.end())?).ok_or(SpaceError::NoRoom)?;
+        let new = PageRange::new(below(old.start())?, below(old.end())?).ok_or(SpaceError::NoRoom)?;
         let floor = stack.prev().map_or(0, |prev| prev.end());
         if new.start() < floor {
             return Err(SpaceError::NoRoom);
@@ -106,10 +89,8 @@ impl<P: Platform> AddressSpace<'_, P> {
         self.tables.move_commit(self.mem, &tables);
         state.vmas.shift(stack, new);
         let mut gather = TlbGather::new(self.mem, &self.tables);
-        let left =
-            PageRange::new(new.end().max(old.start()), old.end()).ok_or(SpaceError::NoRoom)?;
-        self.tables
-            .free_tables(self.mem, left, new.end(), TASK_SIZE, &mut gather);
+        let left = PageRange::new(new.end().max(old.start()), old.end()).ok_or(SpaceError::NoRoom)?;
+        self.tables.free_tables(self.mem, left, new.end(), TASK_SIZE, &mut gather);
         gather.finish();
         Ok(())
     }
@@ -122,20 +103,15 @@ impl<P: Platform> AddressSpace<'_, P> {
         match state.vmas.find(addr) {
             // Another thread's fault has grown it meanwhile.
             Some(vma) if vma.start() <= start => Ok(()),
-            Some(vma) if vma.flags().contains(VmaFlags::GROWSDOWN) => self
-                .extend_down(&mut state, vma, start)
-                .map_err(|_| FaultError::NotMapped),
+            Some(vma) if vma.flags().contains(VmaFlags::GROWSDOWN) => {
+                self.extend_down(&mut state, vma, start).map_err(|_| FaultError::NotMapped)
+            }
             _ => Err(FaultError::NotMapped),
         }
     }
 
     /// Lets `vma`, a stack, start at `start` (Linux's `expand_downwards`).
-    fn extend_down(
-        &self,
-        state: &mut State,
-        vma: Ref<Vma>,
-        start: usize,
-    ) -> Result<(), SpaceError> {
+    fn extend_down(&self, state: &mut State, vma: Ref<Vma>, start: usize) -> Result<(), SpaceError> {
         let flags = vma.flags();
         if start < page_align_up(self.mem.sysctl().mmap_min_addr()) {
             return Err(SpaceError::BelowMinimum);

@@ -41,32 +41,14 @@ fn a_neighbour_below_in_the_same_table_keeps_it() {
     let m = Machine::new();
     let page = BASE + 5 * PAGE_SIZE;
     let tables = empty_tables(&m, &[page]);
-    assert_eq!(
-        free(&m, &tables, range(page, PAGE_SIZE), page, TASK_SIZE),
-        0
-    );
-    assert_eq!(
-        free(
-            &m,
-            &tables,
-            range(page, PAGE_SIZE),
-            BASE + PAGE_SIZE,
-            TASK_SIZE
-        ),
-        0
-    );
+    assert_eq!(free(&m, &tables, range(page, PAGE_SIZE), page, TASK_SIZE), 0);
+    assert_eq!(free(&m, &tables, range(page, PAGE_SIZE), BASE + PAGE_SIZE, TASK_SIZE), 0);
     // One that ends where the table begins does not; and since it is the first
     // of the tables above it, those go too.
-    assert_eq!(
-        free(&m, &tables, range(page, PAGE_SIZE), BASE, TASK_SIZE),
-        3
-    );
+    assert_eq!(free(&m, &tables, range(page, PAGE_SIZE), BASE, TASK_SIZE), 3);
     let page = BASE + PMD_SIZE;
     tables.ensure(&m.mem, range(page, PAGE_SIZE)).unwrap();
-    assert_eq!(
-        free(&m, &tables, range(page, PAGE_SIZE), page, TASK_SIZE),
-        1
-    );
+    assert_eq!(free(&m, &tables, range(page, PAGE_SIZE), page, TASK_SIZE), 1);
     m.finish(tables);
 }
 
@@ -88,10 +70,7 @@ fn only_tables_in_the_way_of_the_range_go() {
     let m = Machine::new();
     let tables = empty_tables(&m, &[BASE, BASE + PMD_SIZE, BASE + 2 * PMD_SIZE]);
     let middle = range(BASE + PMD_SIZE, PMD_SIZE);
-    assert_eq!(
-        free(&m, &tables, middle, BASE + PMD_SIZE, BASE + 2 * PMD_SIZE),
-        1
-    );
+    assert_eq!(free(&m, &tables, middle, BASE + PMD_SIZE, BASE + 2 * PMD_SIZE), 1);
     assert!(tables.lock_pte(&m.mem, BASE).is_some());
     assert!(tables.lock_pte(&m.mem, BASE + PMD_SIZE).is_none());
     assert!(tables.lock_pte(&m.mem, BASE + 2 * PMD_SIZE).is_some());
@@ -131,10 +110,7 @@ fn huge_leaves_are_no_tables() {
     let m = Machine::new();
     let tables = m.tables();
     let huge = m.map_huge(&tables, BASE);
-    assert_eq!(
-        free(&m, &tables, range(BASE, PMD_SIZE), BASE, BASE + PMD_SIZE),
-        0
-    );
+    assert_eq!(free(&m, &tables, range(BASE, PMD_SIZE), BASE, BASE + PMD_SIZE), 0);
     assert_eq!(tables.lookup(&m.mem, BASE).unwrap().pfn(), huge);
     m.finish(tables);
 }

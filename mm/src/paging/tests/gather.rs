@@ -10,11 +10,7 @@ fn without_a_flush_the_old_translation_stays_visible() {
     tables.lock_pte(&m.mem, BASE).unwrap().take();
     gather.changed(BASE);
     gather.release(page);
-    assert_eq!(
-        m.read(&tables, 1, BASE),
-        Some(7),
-        "the simulation is too kind"
-    );
+    assert_eq!(m.read(&tables, 1, BASE), Some(7), "the simulation is too kind");
     assert_eq!(m.read(&tables, 0, BASE), None);
     gather.finish();
     assert_eq!(m.read(&tables, 1, BASE), None);
@@ -81,12 +77,8 @@ fn one_operation_is_one_flush_of_the_hull_of_what_changed() {
         gather.changed(addr);
     }
     gather.finish();
-    let expected = TlbFlush {
-        root: tables.root(),
-        start: BASE + 3 * PAGE_SIZE,
-        end: BASE + 10 * PAGE_SIZE,
-        full: false,
-    };
+    let expected =
+        TlbFlush { root: tables.root(), start: BASE + 3 * PAGE_SIZE, end: BASE + 10 * PAGE_SIZE, full: false };
     assert_eq!(m.mem.platform().take_flushes(), [(CpuSet(0b11), expected)]);
     m.finish(tables);
 }

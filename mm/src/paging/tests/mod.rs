@@ -18,10 +18,8 @@ use crate::{FrameKind, PMD_SIZE, PUD_SIZE, PageRange};
 /// Somewhere aligned to 1 GiB, with neighbours.
 const BASE: usize = 0x7000_0000_0000;
 
-const PAGE_FLAGS: EntryFlags = EntryFlags::PRESENT
-    .union(EntryFlags::WRITE)
-    .union(EntryFlags::USER)
-    .union(EntryFlags::NO_EXEC);
+const PAGE_FLAGS: EntryFlags =
+    EntryFlags::PRESENT.union(EntryFlags::WRITE).union(EntryFlags::USER).union(EntryFlags::NO_EXEC);
 
 fn range(start: usize, len: usize) -> PageRange {
     PageRange::from_len(start, len).unwrap()
@@ -34,9 +32,7 @@ struct Machine {
 
 impl Machine {
     fn new() -> Machine {
-        Machine {
-            mem: sim::memory(2, 4096),
-        }
+        Machine { mem: sim::memory(2, 4096) }
     }
 
     fn tables(&self) -> PageTables {
@@ -67,18 +63,11 @@ impl Machine {
     /// What a program on `cpu` reads at `addr`; `None` if it faults.
     fn read(&self, tables: &PageTables, cpu: usize, addr: usize) -> Option<u8> {
         let mut byte = [0];
-        self.mem
-            .platform()
-            .read_user(cpu, tables.root(), addr, &mut byte, Err)
-            .ok()
-            .map(|()| byte[0])
+        self.mem.platform().read_user(cpu, tables.root(), addr, &mut byte, Err).ok().map(|()| byte[0])
     }
 
     fn can(&self, tables: &PageTables, cpu: usize, addr: usize, access: Access) -> bool {
-        self.mem
-            .platform()
-            .translate(cpu, tables.root(), addr, access)
-            .is_ok()
+        self.mem.platform().translate(cpu, tables.root(), addr, access).is_ok()
     }
 
     /// Unmaps everything and checks that nothing is lost.

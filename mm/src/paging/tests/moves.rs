@@ -48,25 +48,14 @@ fn contents(m: &Machine, tables: &PageTables, span: PageRange) -> Vec<(usize, u8
 /// Moves, and checks that everything is at the new place, nothing at the old
 /// one, also for CPUs that have been using it, and nothing is lost.
 /// Returns how many entries were looked at.
-fn check_move(
-    m: &Machine,
-    tables: &PageTables,
-    mv: &TableMove,
-    old: usize,
-    new: usize,
-    len: usize,
-) -> usize {
+fn check_move(m: &Machine, tables: &PageTables, mv: &TableMove, old: usize, new: usize, len: usize) -> usize {
     let (old, new) = (range(old, len), range(new, len));
     let before = contents(m, tables, old);
     assert!(!before.is_empty());
     let visited = run(m, tables, mv);
     for &(offset, _) in &before {
         for cpu in 0..2 {
-            assert_eq!(
-                m.read(tables, cpu, old.start() + offset),
-                None,
-                "stale translation"
-            );
+            assert_eq!(m.read(tables, cpu, old.start() + offset), None, "stale translation");
         }
     }
     assert_eq!(tables.leaves(&m.mem, old), []);
@@ -100,11 +89,7 @@ fn a_pmd_aligned_move_moves_the_table() {
     assert!(mv.moves_whole_tables());
     let visited = check_move(&m, &tables, &mv, BASE, TO + 5 * PMD_SIZE, PMD_SIZE);
     assert!(visited < 20, "{visited} entries visited");
-    let moved = tables
-        .make(&m.mem, TO + 5 * PMD_SIZE, Level::Pte)
-        .unwrap()
-        .table
-        .pfn();
+    let moved = tables.make(&m.mem, TO + 5 * PMD_SIZE, Level::Pte).unwrap().table.pfn();
     assert_eq!(moved, table);
     m.finish(tables);
 }
@@ -157,18 +142,10 @@ fn a_misaligned_move_moves_every_pte() {
 fn aligned_ends_move_by_ptes_and_the_middle_by_tables() {
     let m = Machine::new();
     let tables = m.tables();
-    let (old, new) = (
-        BASE + PMD_SIZE - 4 * PAGE_SIZE,
-        TO + PMD_SIZE - 4 * PAGE_SIZE,
-    );
+    let (old, new) = (BASE + PMD_SIZE - 4 * PAGE_SIZE, TO + PMD_SIZE - 4 * PAGE_SIZE);
     let len = 2 * PMD_SIZE + 8 * PAGE_SIZE;
     // Neighbours, which stay.
-    for (addr, tag) in [
-        (old - PAGE_SIZE, 201),
-        (old + len, 202),
-        (new - PAGE_SIZE, 203),
-        (new + len, 204),
-    ] {
+    for (addr, tag) in [(old - PAGE_SIZE, 201), (old + len, 202), (new - PAGE_SIZE, 203), (new + len, 204)] {
         m.map(&tables, addr, tag);
     }
     for page in 0..len / PAGE_SIZE {
@@ -178,12 +155,7 @@ fn aligned_ends_move_by_ptes_and_the_middle_by_tables() {
     assert!(mv.moves_whole_tables());
     let visited = check_move(&m, &tables, &mv, old, new, len);
     assert!(visited < 100, "{visited} entries visited");
-    for (addr, tag) in [
-        (old - PAGE_SIZE, 201),
-        (old + len, 202),
-        (new - PAGE_SIZE, 203),
-        (new + len, 204),
-    ] {
+    for (addr, tag) in [(old - PAGE_SIZE, 201), (old + len, 202), (new - PAGE_SIZE, 203), (new + len, 204)] {
         assert_eq!(m.read(&tables, 0, addr), Some(tag));
     }
     m.finish(tables);
@@ -216,10 +188,7 @@ fn a_flush_covers_the_moved_range_only() {
     let flushes = m.mem.platform().take_flushes();
     assert_eq!(flushes.len(), 1);
     let flush = flushes[0].1;
-    assert_eq!(
-        (flush.start, flush.end, flush.full),
-        (BASE + PAGE_SIZE, BASE + 2 * PAGE_SIZE, false)
-    );
+    assert_eq!((flush.start, flush.end, flush.full), (BASE + PAGE_SIZE, BASE + 2 * PAGE_SIZE, false));
     m.finish(tables);
 }
 
@@ -232,17 +201,10 @@ fn room_on_one_side_only_is_not_enough() {
     let there = (new, new + len);
     assert!(!mv.with_room(ALL, there).moves_whole_tables());
     assert!(!mv.with_room(here, ALL).moves_whole_tables());
-    assert!(
-        !mv.with_room((BASE + PAGE_SIZE, TASK_SIZE), ALL)
-            .moves_whole_tables()
-    );
-    assert!(
-        !mv.with_room(ALL, (0, TO + PMD_SIZE - PAGE_SIZE))
-            .moves_whole_tables()
-    );
+    assert!(!mv.with_room((BASE + PAGE_SIZE, TASK_SIZE), ALL).moves_whole_tables());
+    assert!(!mv.with_room(ALL, (0, TO + PMD_SIZE - PAGE_SIZE)).moves_whole_tables());
     let (from_slot, to_slot) = ((BASE, BASE + PMD_SIZE), (TO, TO + PMD_SIZE));
-    let a_page_less =
-        |(floor, ceiling)| [(floor + PAGE_SIZE, ceiling), (floor, ceiling - PAGE_SIZE)];
+    let a_page_less = |(floor, ceiling)| [(floor + PAGE_SIZE, ceiling), (floor, ceiling - PAGE_SIZE)];
     for from in a_page_less(from_slot) {
         assert!(!mv.with_room(from, to_slot).moves_whole_tables());
     }
@@ -273,16 +235,10 @@ fn an_empty_table_left_at_the_destination_changes_places() {
     let m = Machine::new();
     let tables = m.tables();
     m.map(&tables, BASE, 5);
-    tables
-        .ensure(&m.mem, range(TO + PMD_SIZE, PAGE_SIZE))
-        .unwrap();
+    tables.ensure(&m.mem, range(TO + PMD_SIZE, PAGE_SIZE)).unwrap();
     // CPU 1 gets to know the empty table.
     assert_eq!(m.read(&tables, 1, TO + PMD_SIZE), None);
-    let left_behind = tables
-        .make(&m.mem, TO + PMD_SIZE, Level::Pte)
-        .unwrap()
-        .table
-        .pfn();
+    let left_behind = tables.make(&m.mem, TO + PMD_SIZE, Level::Pte).unwrap().table.pfn();
     let pages = tables.table_pages();
     let mv = a_move(BASE, TO + PMD_SIZE, PMD_SIZE);
     check_move(&m, &tables, &mv, BASE, TO + PMD_SIZE, PMD_SIZE);
@@ -311,13 +267,7 @@ fn what_the_caches_know_of_a_displaced_table_is_flushed() {
     m.mem.platform().record_flushes();
     let mv = a_move(BASE, new, PMD_SIZE);
     run(&m, &tables, &mv);
-    let flushed: Vec<usize> = m
-        .mem
-        .platform()
-        .take_flushes()
-        .iter()
-        .map(|f| f.1.start)
-        .collect();
+    let flushed: Vec<usize> = m.mem.platform().take_flushes().iter().map(|f| f.1.start).collect();
     assert_eq!(flushed, [BASE, new]);
     assert_eq!(m.read(&tables, 1, new), Some(5));
     m.mem.put(other);
@@ -352,10 +302,7 @@ fn a_huge_leaf_that_does_not_fit_is_split_and_moves_by_ptes() {
     for page in 0..8 {
         for cpu in 0..2 {
             assert_eq!(m.read(&tables, cpu, old + page * PAGE_SIZE), None);
-            assert_eq!(
-                m.read(&tables, cpu, new + page * PAGE_SIZE),
-                Some(1 + page as u8)
-            );
+            assert_eq!(m.read(&tables, cpu, new + page * PAGE_SIZE), Some(1 + page as u8));
         }
     }
     assert_eq!(m.read(&tables, 0, BASE), Some(0));
@@ -384,11 +331,10 @@ fn pages_without_access_move() {
     let m = Machine::new();
     let tables = m.tables();
     m.map(&tables, BASE, 1);
-    let hidden = tables.lock_pte(&m.mem, BASE).unwrap().update(|entry| {
-        entry
-            .without(EntryFlags::PRESENT)
-            .with(EntryFlags::PROT_NONE)
-    });
+    let hidden = tables
+        .lock_pte(&m.mem, BASE)
+        .unwrap()
+        .update(|entry| entry.without(EntryFlags::PRESENT).with(EntryFlags::PROT_NONE));
     run(&m, &tables, &a_move(BASE, TO + PAGE_SIZE, PAGE_SIZE));
     let moved = tables.lookup(&m.mem, TO + PAGE_SIZE).unwrap();
     assert!(moved.maps_page() && moved.pfn() == hidden.pfn());
@@ -433,11 +379,7 @@ fn an_empty_range_moves_nothing() {
 
 #[test]
 fn moving_back_restores_everything_at_each_level() {
-    for (new, len) in [
-        (TO, PUD_SIZE),
-        (TO + 3 * PMD_SIZE, 4 * PMD_SIZE),
-        (TO + PAGE_SIZE, 2 * PMD_SIZE),
-    ] {
+    for (new, len) in [(TO, PUD_SIZE), (TO + 3 * PMD_SIZE, 4 * PMD_SIZE), (TO + PAGE_SIZE, 2 * PMD_SIZE)] {
         let m = Machine::new();
         let tables = m.tables();
         m.map_sparsely(&tables, BASE, len.min(8 * PMD_SIZE));
@@ -457,8 +399,7 @@ fn an_aborted_move_frees_the_destination_tables() {
     let tables = m.tables();
     m.map_sparsely(&tables, BASE, 3 * PMD_SIZE);
     let pages = tables.table_pages();
-    let mv = a_move(BASE, TO + PUD_SIZE + PAGE_SIZE, 3 * PMD_SIZE)
-        .with_room(ALL, (BASE + PUD_SIZE, TASK_SIZE));
+    let mv = a_move(BASE, TO + PUD_SIZE + PAGE_SIZE, 3 * PMD_SIZE).with_room(ALL, (BASE + PUD_SIZE, TASK_SIZE));
     tables.move_prepare(&m.mem, &mv).unwrap();
     assert!(tables.table_pages() > pages);
     tables.move_abort(&m.mem, &mv);
@@ -510,10 +451,7 @@ fn a_failed_prepare_leaves_a_huge_page_mapped() {
     assert!(tables.move_prepare(&m.mem, &mv).is_err());
     assert_eq!(tables.table_pages(), pages);
     for page in 0..512 {
-        assert_eq!(
-            m.read(&tables, 0, BASE + page * PAGE_SIZE),
-            Some(page as u8)
-        );
+        assert_eq!(m.read(&tables, 0, BASE + page * PAGE_SIZE), Some(page as u8));
     }
     m.finish(tables);
 }

@@ -139,10 +139,7 @@ fn who_waited_for_a_table_that_was_moved_away_walks_again() {
     let m = Machine::new();
     let tables = m.tables();
     let first = tables.make(&m.mem, BASE, Level::Pte).unwrap().table;
-    let other = tables
-        .make(&m.mem, BASE + PMD_SIZE, Level::Pte)
-        .unwrap()
-        .table;
+    let other = tables.make(&m.mem, BASE + PMD_SIZE, Level::Pte).unwrap().table;
     let (first, other) = (first.pfn(), other.pfn());
     let pmd = tables.make(&m.mem, BASE, Level::Pmd).unwrap().table;
     pmd.slot(BASE + PMD_SIZE).set(Entry::EMPTY);

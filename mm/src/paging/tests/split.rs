@@ -9,11 +9,7 @@ impl Machine {
             // SAFETY: the block is ours and nobody else knows it yet.
             unsafe { self.mem.page_ptr(Pfn(block.0 + i)).write(i as u8) };
         }
-        let slot = tables
-            .make(&self.mem, addr, Level::Pmd)
-            .unwrap()
-            .table
-            .slot(addr);
+        let slot = tables.make(&self.mem, addr, Level::Pmd).unwrap().table.slot(addr);
         slot.set(Entry::leaf(block, PAGE_FLAGS | EntryFlags::HUGE));
         block
     }
@@ -63,10 +59,7 @@ fn a_split_maps_the_same_frames_in_the_same_way() {
     let leaves = tables.leaves(&m.mem, range(BASE, PMD_SIZE));
     assert_eq!(leaves.len(), ENTRIES);
     for (i, (addr, entry)) in leaves.into_iter().enumerate() {
-        assert_eq!(
-            (addr, entry.pfn()),
-            (BASE + i * PAGE_SIZE, Pfn(block.0 + i))
-        );
+        assert_eq!((addr, entry.pfn()), (BASE + i * PAGE_SIZE, Pfn(block.0 + i)));
         assert!(!entry.is_huge() && entry.flags().contains(PAGE_FLAGS));
         assert!(entry.is_accessed(), "hardware's bits are inherited");
         assert_eq!(m.read(&tables, 1, addr), Some(i as u8));
@@ -84,15 +77,9 @@ fn a_split_flushes_the_huge_translation() {
     tables.split(&m.mem, BASE).unwrap();
     // A stale huge translation would outlive a flush of one page only if it
     // were still there.
-    tables
-        .lock_pte(&m.mem, BASE + PAGE_SIZE)
-        .unwrap()
-        .update(|e| e.without(EntryFlags::PRESENT));
+    tables.lock_pte(&m.mem, BASE + PAGE_SIZE).unwrap().update(|e| e.without(EntryFlags::PRESENT));
     assert_eq!(m.read(&tables, 1, BASE + PAGE_SIZE), None);
-    tables
-        .lock_pte(&m.mem, BASE + PAGE_SIZE)
-        .unwrap()
-        .update(|e| e.with(EntryFlags::PRESENT));
+    tables.lock_pte(&m.mem, BASE + PAGE_SIZE).unwrap().update(|e| e.with(EntryFlags::PRESENT));
     m.unmap_split(&tables, range(BASE, PMD_SIZE));
     m.finish(tables);
 }
@@ -123,11 +110,7 @@ fn splitting_small_pages_or_nothing_does_nothing() {
 fn a_gigantic_leaf_splits_down_to_the_address() {
     let m = Machine::new();
     let tables = m.tables();
-    let slot = tables
-        .make(&m.mem, BASE, Level::Pud)
-        .unwrap()
-        .table
-        .slot(BASE);
+    let slot = tables.make(&m.mem, BASE, Level::Pud).unwrap().table.slot(BASE);
     // No such frames exist; nobody looks at them.
     let first = Pfn(1 << 20);
     slot.set(Entry::leaf(first, PAGE_FLAGS | EntryFlags::HUGE));
@@ -135,15 +118,9 @@ fn a_gigantic_leaf_splits_down_to_the_address() {
     tables.split(&m.mem, inside).unwrap();
     assert_eq!(tables.table_pages(), 4);
     let small = tables.lookup(&m.mem, inside).unwrap();
-    assert_eq!(
-        (small.pfn(), small.is_huge()),
-        (Pfn(first.0 + 5 * 512 + 9), false)
-    );
+    assert_eq!((small.pfn(), small.is_huge()), (Pfn(first.0 + 5 * 512 + 9), false));
     let large = tables.lookup(&m.mem, BASE + 6 * PMD_SIZE).unwrap();
-    assert_eq!(
-        (large.pfn(), large.is_huge()),
-        (Pfn(first.0 + 6 * 512), true)
-    );
+    assert_eq!((large.pfn(), large.is_huge()), (Pfn(first.0 + 6 * 512), true));
     tables.visit(&m.mem, range(BASE, PUD_SIZE), |_, slot| {
         slot.take();
     });

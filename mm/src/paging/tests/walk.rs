@@ -22,10 +22,7 @@ fn new_tables_share_the_kernel_half() {
         // SAFETY: a whole frame of RAM that nobody else is given.
         unsafe { kernel.add(i).write(0x1000 * i as u64) };
     }
-    let region = crate::PhysRange {
-        start: ram.start,
-        end,
-    };
+    let region = crate::PhysRange { start: ram.start, end };
     // SAFETY: the platform owns that memory and the root stays as it is.
     let mem = unsafe { Memory::new(platform, &[region], Some(end)) }.unwrap();
     let tables = PageTables::new(&mem).unwrap();
@@ -48,12 +45,7 @@ fn a_mapped_page_is_found_and_used_by_hardware() {
     assert_eq!(entry.pfn(), page);
     assert_eq!(tables.lookup(&m.mem, BASE), None);
     assert_eq!(m.read(&tables, 0, BASE + 5 * PAGE_SIZE), Some(42));
-    assert!(
-        tables
-            .lookup(&m.mem, BASE + 5 * PAGE_SIZE)
-            .unwrap()
-            .is_accessed()
-    );
+    assert!(tables.lookup(&m.mem, BASE + 5 * PAGE_SIZE).unwrap().is_accessed());
     m.finish(tables);
 }
 
@@ -98,9 +90,8 @@ fn no_address_selects_the_kernel_half() {
 fn visit_sees_exactly_the_entries_of_the_range_in_order() {
     let m = Machine::new();
     let tables = m.tables();
-    let mapped: Vec<usize> = [0, 1, 511, 512, 1023, 512 * 512 - 1, 512 * 512]
-        .map(|page| BASE + page * PAGE_SIZE)
-        .to_vec();
+    let mapped: Vec<usize> =
+        [0, 1, 511, 512, 1023, 512 * 512 - 1, 512 * 512].map(|page| BASE + page * PAGE_SIZE).to_vec();
     for &addr in &mapped {
         m.map(&tables, addr, 1);
     }
@@ -208,9 +199,7 @@ fn visiting_both_spaces_makes_only_tables_that_are_needed() {
     m.map(&parent, BASE, 1);
     m.map(&parent, BASE + 3 * PAGE_SIZE, 2);
     m.map(&parent, BASE + 2 * PMD_SIZE, 3);
-    parent
-        .ensure(&m.mem, range(BASE + PMD_SIZE, PAGE_SIZE))
-        .unwrap();
+    parent.ensure(&m.mem, range(BASE + PMD_SIZE, PAGE_SIZE)).unwrap();
     let result: Result<(), OutOfMemory> =
         parent.try_visit_both(&m.mem, &child, range(BASE, PUD_SIZE), |_, from, to| {
             assert!(to.get().is_empty());

@@ -42,10 +42,7 @@ struct Remapped {
 
 impl Remapped {
     fn at(addr: usize) -> Remapped {
-        Remapped {
-            addr,
-            populate: None,
-        }
+        Remapped { addr, populate: None }
     }
 }
 
@@ -119,11 +116,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         if kind != RemapKind::Expand {
             return Ok(());
         }
-        if vma
-            .index_of(remap.addr)
-            .checked_add(remap.new_len >> PAGE_SHIFT)
-            .is_none()
-        {
+        if vma.index_of(remap.addr).checked_add(remap.new_len >> PAGE_SHIFT).is_none() {
             return Err(SpaceError::Invalid);
         }
         if flags.intersects(VmaFlags::SPECIAL) {
@@ -136,12 +129,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     /// The address is not the user's choice: stay there if possible.
-    fn remap_in_place(
-        &self,
-        state: &mut State,
-        vma: Ref<Vma>,
-        remap: &Remap,
-    ) -> Result<Remapped, SpaceError> {
+    fn remap_in_place(&self, state: &mut State, vma: Ref<Vma>, remap: &Remap) -> Result<Remapped, SpaceError> {
         match remap.kind() {
             RemapKind::NoResize => Ok(Remapped::at(remap.addr)),
             RemapKind::Shrink => {
@@ -178,13 +166,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     ///   [vvvvv]      [nnn]   ->   [vvvvv|tail]  [nnn]
     ///   [vvvvv]      [nnn]   ->   [vvvvv|tail|nnn]      if the hole closes
     /// ```
-    fn expand(
-        &self,
-        state: &mut State,
-        vma: Ref<Vma>,
-        remap: &Remap,
-        tail: PageRange,
-    ) -> Result<Remapped, SpaceError> {
+    fn expand(&self, state: &mut State, vma: Ref<Vma>, remap: &Remap, tail: PageRange) -> Result<Remapped, SpaceError> {
         let flags = vma.flags();
         let pages = tail.pages();
         let accountable = flags.contains(VmaFlags::ACCOUNT);
@@ -203,10 +185,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         state.totals.add(flags, pages);
         state.totals.lock(flags, pages);
         let populate = flags.contains(VmaFlags::LOCKED).then_some(tail);
-        Ok(Remapped {
-            addr: remap.addr,
-            populate,
-        })
+        Ok(Remapped { addr: remap.addr, populate })
     }
 
     /// Moves all VMAs of a range, one after the other, with the gaps between
@@ -219,28 +198,16 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// ```
     fn move_vmas(&self, state: &mut State, remap: &Remap) -> Result<Remapped, SpaceError> {
         let end = remap.addr.saturating_add(remap.old_len).min(TASK_SIZE);
-        let first = state
-            .vmas
-            .lookup(remap.addr)
-            .ok_or(SpaceError::BadAddress)?;
+        let first = state.vmas.lookup(remap.addr).ok_or(SpaceError::BadAddress)?;
         // What of `vma` is to be moved from `at` on.
         let piece = |vma: Ref<Vma>, at: usize| {
             let addr = vma.start().max(at);
             let len = vma.end().min(end) - addr;
             let new_addr = remap.new_addr + (addr - remap.addr);
-            Remap {
-                addr,
-                old_len: len,
-                new_len: len,
-                new_addr,
-                ..*remap
-            }
+            Remap { addr, old_len: len, new_len: len, new_addr, ..*remap }
         };
         if remap.old_len == 0 || end == remap.addr {
-            let remap = Remap {
-                old_len: 0,
-                ..*remap
-            };
+            let remap = Remap { old_len: 0, ..*remap };
             self.check_vma(state, &remap, first)?;
             return self.move_mapping(state, first, &remap);
         }
@@ -261,18 +228,9 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     /// Where a mapping of `remap`'s new length goes.
-    fn place_remapped(
-        &self,
-        state: &State,
-        vma: Ref<Vma>,
-        remap: &Remap,
-    ) -> Result<PageRange, SpaceError> {
+    fn place_remapped(&self, state: &State, vma: Ref<Vma>, remap: &Remap) -> Result<PageRange, SpaceError> {
         let want = Placement {
-            addr: if remap.names_new_addr() {
-                remap.new_addr
-            } else {
-                0
-            },
+            addr: if remap.names_new_addr() { remap.new_addr } else { 0 },
             len: remap.new_len,
             fixed: remap.fixed(),
             low: false,

@@ -27,12 +27,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// Moves what `remap` names, a part of `vma` that has been checked, to its
     /// new address, or to one that is chosen here (Linux's `mremap_to` and
     /// `move_vma`).
-    pub(super) fn move_mapping(
-        &self,
-        state: &mut State,
-        vma: Ref<Vma>,
-        remap: &Remap,
-    ) -> Result<Remapped, SpaceError> {
+    pub(super) fn move_mapping(&self, state: &mut State, vma: Ref<Vma>, remap: &Remap) -> Result<Remapped, SpaceError> {
         let mv = self.plan_move(state, vma, remap)?;
         let flags = vma.flags();
         let (moved, pages) = (mv.source.pages(), mv.target.pages());
@@ -54,10 +49,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         let accountable = flags.contains(VmaFlags::ACCOUNT);
         let charge = Charge::new(self.mem, if accountable { added } else { 0 })?;
         let edges = |range| Needs::edges(&state.vmas, range);
-        let needs = edges(mv.target)
-            + mv.tail.map_or(Needs::NONE, edges)
-            + Needs::map(Some(vma))
-            + edges(mv.source);
+        let needs = edges(mv.target) + mv.tail.map_or(Needs::NONE, edges) + Needs::map(Some(vma)) + edges(mv.source);
         let mut spares = Spares::reserve(self.mem, needs)?;
         let tables = table_move(state, vma, &mv).ok_or(SpaceError::Invalid)?;
         self.tables.move_prepare(self.mem, &tables)?;
@@ -77,10 +69,7 @@ impl<P: Platform> AddressSpace<'_, P> {
 
         let grown = PageRange::new(mv.target.start() + mv.source.len(), mv.target.end());
         let populate = grown.filter(|grown| flags.contains(VmaFlags::LOCKED) && !grown.is_empty());
-        Ok(Remapped {
-            addr: mv.target.start(),
-            populate,
-        })
+        Ok(Remapped { addr: mv.target.start(), populate })
     }
 
     /// Decides what goes where.
@@ -93,22 +82,11 @@ impl<P: Platform> AddressSpace<'_, P> {
         let source = PageRange::from_len(remap.addr, moved).ok_or(SpaceError::Invalid)?;
         let target = self.place_remapped(state, vma, remap)?;
         let keep_source = remap.dont_unmap() || source.is_empty();
-        Ok(Move {
-            source,
-            target,
-            tail,
-            keep_source,
-        })
+        Ok(Move { source, target, tail, keep_source })
     }
 
     /// Moves VMA and pages, into room that has been made.
-    fn move_commit(
-        &self,
-        state: &mut State,
-        mv: &Move,
-        tables: &TableMove,
-        spares: &mut Spares<'_>,
-    ) {
+    fn move_commit(&self, state: &mut State, mv: &Move, tables: &TableMove, spares: &mut Spares<'_>) {
         // The unmapping before may have split the VMA.
         let Some(vma) = state.vmas.lookup(mv.source.start()) else {
             return;
@@ -120,18 +98,10 @@ impl<P: Platform> AddressSpace<'_, P> {
         let plan = state.vmas.plan_map(&NewMapping {
             range: mv.target,
             // What has no pages yet belongs wherever it is.
-            pgoff: if unfaulted {
-                mv.target.start() >> PAGE_SHIFT
-            } else {
-                vma.index_of(mv.source.start())
-            },
+            pgoff: if unfaulted { mv.target.start() >> PAGE_SHIFT } else { vma.index_of(mv.source.start()) },
             attributes,
             copied_from: Some(vma),
-            merge: if mv.keep_source {
-                MergeWith::NotSource
-            } else {
-                MergeWith::Any
-            },
+            merge: if mv.keep_source { MergeWith::NotSource } else { MergeWith::Any },
             space: self.id(),
         });
         plan.commit(&mut state.vmas, self.mem, spares);
@@ -187,16 +157,8 @@ fn table_move(state: &State, vma: Ref<Vma>, mv: &Move) -> Option<TableMove> {
     let target = PageRange::from_len(mv.target.start(), mv.source.len())?;
     let below = |vma: Option<Ref<Vma>>| vma.map_or(0, |vma| vma.end());
     let above = |vma: Option<Ref<Vma>>| vma.map_or(usize::MAX, |vma| vma.start());
-    let old_floor = if vma.start() == mv.source.start() {
-        below(vma.prev())
-    } else {
-        mv.source.start()
-    };
-    let old_ceiling = if vma.end() == mv.source.end() {
-        above(vma.next())
-    } else {
-        mv.source.end()
-    };
+    let old_floor = if vma.start() == mv.source.start() { below(vma.prev()) } else { mv.source.start() };
+    let old_ceiling = if vma.end() == mv.source.end() { above(vma.next()) } else { mv.source.end() };
 
     let (prev, _) = state.vmas.around(mv.target.start());
     let first = state.vmas.find(mv.target.start());

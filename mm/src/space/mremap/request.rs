@@ -46,22 +46,9 @@ impl Remap {
         flags: usize,
         new_addr: usize,
     ) -> Result<Remap, SpaceError> {
-        let flags = u32::try_from(flags)
-            .ok()
-            .and_then(MremapFlags::from_bits)
-            .ok_or(SpaceError::Invalid)?;
-        let remap = Remap {
-            addr,
-            old_len: page_align_up(old_len),
-            new_len: page_align_up(new_len),
-            flags,
-            new_addr,
-        };
-        if remap.is_well_formed() {
-            Ok(remap)
-        } else {
-            Err(SpaceError::Invalid)
-        }
+        let flags = u32::try_from(flags).ok().and_then(MremapFlags::from_bits).ok_or(SpaceError::Invalid)?;
+        let remap = Remap { addr, old_len: page_align_up(old_len), new_len: page_align_up(new_len), flags, new_addr };
+        if remap.is_well_formed() { Ok(remap) } else { Err(SpaceError::Invalid) }
     }
 
     fn is_well_formed(&self) -> bool {
@@ -92,8 +79,7 @@ impl Remap {
 
     /// Whether the new address comes from the user.
     pub fn names_new_addr(&self) -> bool {
-        self.flags
-            .intersects(MremapFlags::FIXED | MremapFlags::DONTUNMAP)
+        self.flags.intersects(MremapFlags::FIXED | MremapFlags::DONTUNMAP)
     }
 
     pub fn fixed(&self) -> bool {

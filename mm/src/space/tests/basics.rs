@@ -100,10 +100,7 @@ fn mremap_dontunmap_leaves_an_empty_mapping() {
         let p = Process::new(mem);
         p.map_at(BASE, 4);
         p.fill(BASE, 4);
-        let to = p
-            .space
-            .mremap(BASE, 4 * PAGE, 4 * PAGE, MAYMOVE | DONTUNMAP, 0)
-            .unwrap();
+        let to = p.space.mremap(BASE, 4 * PAGE, 4 * PAGE, MAYMOVE | DONTUNMAP, 0).unwrap();
         p.assert_filled(to, 4);
         p.assert_zero(BASE, 4);
         assert_eq!(p.space.stats().total_vm, 8);
@@ -135,10 +132,7 @@ fn a_move_of_part_of_a_vma_within_the_vma_replaces_the_target_part() {
         p.fill(BASE, 10);
         let to = BASE + 6 * PAGE;
         let flags = MAYMOVE | MREMAP_FIXED;
-        assert_eq!(
-            p.space.mremap(BASE + PAGE, 3 * PAGE, 3 * PAGE, flags, to),
-            Ok(to)
-        );
+        assert_eq!(p.space.mremap(BASE + PAGE, 3 * PAGE, 3 * PAGE, flags, to), Ok(to));
         assert_eq!(p.map(BASE), "[0-1 rw-p][4-6 rw-p][6-9 rw-p][9-10 rw-p]");
         for (page, value) in [(0, 1), (4, 5), (5, 6), (6, 2), (7, 3), (8, 4), (9, 10)] {
             assert_eq!(p.read(BASE + page * PAGE), Ok(value), "page {page}");
@@ -172,9 +166,7 @@ fn fork_shares_pages_until_one_side_writes() {
 fn shared_memory_is_the_same_for_parent_child_and_second_mapping() {
     on_machine(1024, |mem| {
         let parent = Process::new(mem);
-        let at = parent
-            .mmap(BASE, 4 * PAGE, RW, SHARED | ANON | FIXED)
-            .unwrap();
+        let at = parent.mmap(BASE, 4 * PAGE, RW, SHARED | ANON | FIXED).unwrap();
         parent.fill(at, 2);
         let second = parent.space.mremap(at, 0, 4 * PAGE, MAYMOVE, 0).unwrap();
         assert_ne!(second, at);
@@ -230,10 +222,7 @@ fn dontneed_drops_the_contents() {
         assert_eq!(p.read(BASE), Ok(1));
         p.assert_zero(BASE + PAGE, 2);
         assert_eq!(p.read(BASE + 3 * PAGE), Ok(4));
-        assert_eq!(
-            p.space.madvise(BASE, 5 * PAGE, 4),
-            Err(SpaceError::NotMapped)
-        );
+        assert_eq!(p.space.madvise(BASE, 5 * PAGE, 4), Err(SpaceError::NotMapped));
         p.assert_zero(BASE, 4);
     });
 }

@@ -7,10 +7,7 @@
 mod basics;
 
 use crate::sim::{self, Access, SimPlatform};
-use crate::{
-    AddressSpace, FaultAccess, FaultError, Limits, Memory, MmapRequest, PAGE_SIZE, SpaceError,
-    VmaFlags,
-};
+use crate::{AddressSpace, FaultAccess, FaultError, Limits, Memory, MmapRequest, PAGE_SIZE, SpaceError, VmaFlags};
 
 pub(super) const READ: usize = 1;
 pub(super) const WRITE: usize = 2;
@@ -54,53 +51,31 @@ impl<'m> Process<'m> {
     }
 
     fn fault(&self, addr: usize, access: Access) -> Result<(), FaultError> {
-        let access = FaultAccess {
-            write: access == Access::Write,
-            execute: access == Access::Exec,
-        };
+        let access = FaultAccess { write: access == Access::Write, execute: access == Access::Exec };
         self.space.handle_fault(addr, access)
     }
 
     /// Writes one byte as the program would.
     pub fn write(&self, addr: usize, value: u8) -> Result<(), FaultError> {
         let sim = self.space.memory().platform();
-        sim.write_user(0, self.space.root(), addr, &[value], |fault| {
-            self.fault(fault.addr, fault.access)
-        })
+        sim.write_user(0, self.space.root(), addr, &[value], |fault| self.fault(fault.addr, fault.access))
     }
 
     /// Reads one byte as the program would.
     pub fn read(&self, addr: usize) -> Result<u8, FaultError> {
         let sim = self.space.memory().platform();
         let mut byte = [0];
-        sim.read_user(0, self.space.root(), addr, &mut byte, |fault| {
-            self.fault(fault.addr, fault.access)
-        })?;
+        sim.read_user(0, self.space.root(), addr, &mut byte, |fault| self.fault(fault.addr, fault.access))?;
         Ok(byte[0])
     }
 
-    pub fn mmap(
-        &self,
-        addr: usize,
-        len: usize,
-        prot: usize,
-        flags: usize,
-    ) -> Result<usize, SpaceError> {
-        self.space.mmap(MmapRequest {
-            addr,
-            len,
-            prot,
-            flags,
-            file: None,
-            offset: 0,
-        })
+    pub fn mmap(&self, addr: usize, len: usize, prot: usize, flags: usize) -> Result<usize, SpaceError> {
+        self.space.mmap(MmapRequest { addr, len, prot, flags, file: None, offset: 0 })
     }
 
     /// Maps private anonymous memory, readable and writable, exactly there.
     pub fn map_at(&self, addr: usize, pages: usize) -> usize {
-        let at = self
-            .mmap(addr, pages * PAGE, RW, PRIVATE | ANON | FIXED)
-            .unwrap();
+        let at = self.mmap(addr, pages * PAGE, RW, PRIVATE | ANON | FIXED).unwrap();
         assert_eq!(at, addr);
         at
     }
@@ -114,11 +89,7 @@ impl<'m> Process<'m> {
 
     pub fn assert_filled(&self, addr: usize, pages: usize) {
         for page in 0..pages {
-            assert_eq!(
-                self.read(addr + page * PAGE),
-                Ok(page as u8 + 1),
-                "page {page}"
-            );
+            assert_eq!(self.read(addr + page * PAGE), Ok(page as u8 + 1), "page {page}");
         }
     }
 
@@ -141,11 +112,7 @@ impl<'m> Process<'m> {
                 has(VmaFlags::READ, 'r'),
                 has(VmaFlags::WRITE, 'w'),
                 has(VmaFlags::EXEC, 'x'),
-                if vma.flags.contains(VmaFlags::MAY_SHARE) {
-                    's'
-                } else {
-                    'p'
-                },
+                if vma.flags.contains(VmaFlags::MAY_SHARE) { 's' } else { 'p' },
             );
         });
         text

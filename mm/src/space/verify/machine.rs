@@ -48,11 +48,7 @@ pub fn verify_all<P: Platform>(spaces: &[&AddressSpace<'_, P>]) {
     let mut anon = 0;
     for (&pfn, places) in &places {
         let record = mem.frame(pfn);
-        assert_eq!(
-            record.mapcount() as usize,
-            places.len(),
-            "{record:?} is mapped at {places:x?}"
-        );
+        assert_eq!(record.mapcount() as usize, places.len(), "{record:?} is mapped at {places:x?}");
         if record.kind() == FrameKind::Anon {
             anon += 1;
             let mut found = walk(mem, &vmas, pfn);
@@ -61,22 +57,11 @@ pub fn verify_all<P: Platform>(spaces: &[&AddressSpace<'_, P>]) {
             places.sort_unstable();
             // Places where the page is not are found as well.
             found.retain(|place| places.binary_search(place).is_ok());
-            assert_eq!(
-                found, places,
-                "where the reverse mapping finds {record:?}, and where it is"
-            );
+            assert_eq!(found, places, "where the reverse mapping finds {record:?}, and where it is");
         }
     }
-    assert_eq!(
-        mem.count_frames(FrameKind::Anon),
-        anon,
-        "private pages lost"
-    );
-    assert_eq!(
-        mem.count_frames(FrameKind::Table),
-        tables.len(),
-        "page tables lost"
-    );
+    assert_eq!(mem.count_frames(FrameKind::Anon), anon, "private pages lost");
+    assert_eq!(mem.count_frames(FrameKind::Table), tables.len(), "page tables lost");
     let charged = |vma: &&Ref<Vma>| vma.flags().contains(VmaFlags::ACCOUNT);
     let committed: usize = vmas.iter().filter(charged).map(|vma| vma.pages()).sum();
     assert_eq!(mem.committed(), committed, "commit charge");

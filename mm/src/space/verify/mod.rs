@@ -42,16 +42,10 @@ impl<P: Platform> AddressSpace<'_, P> {
         self.tables.verify(self.mem, |visit| match visit {
             Visit::Table { start, end, .. } => {
                 let needed = state.vmas.find(start).is_some_and(|vma| vma.start() < end);
-                assert!(
-                    needed,
-                    "a page table for {start:#x}..{end:#x}, where nothing is mapped"
-                );
+                assert!(needed, "a page table for {start:#x}..{end:#x}, where nothing is mapped");
             }
             Visit::Leaf { addr, level, entry } => {
-                assert!(
-                    level == Level::Pte && entry.maps_page(),
-                    "{entry:?} at {addr:#x}"
-                );
+                assert!(level == Level::Pte && entry.maps_page(), "{entry:?} at {addr:#x}");
                 let vma = state.vmas.lookup(addr);
                 let Some(vma) = vma else {
                     panic!("a page at {addr:#x}, where nothing is mapped");
@@ -75,10 +69,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             let flags = vma.flags();
             assert_eq!(vma.space(), self.id(), "{vma:?} is another space's");
             assert!(vma.end() <= TASK_SIZE, "{vma:?} ends beyond user space");
-            assert!(
-                !flags.contains(VmaFlags::SHARED) || vma.object().is_some(),
-                "{vma:?} shares nothing"
-            );
+            assert!(!flags.contains(VmaFlags::SHARED) || vma.object().is_some(), "{vma:?} shares nothing");
             verify_chain(vma);
             totals.add(flags, vma.pages());
             totals.lock(flags, vma.pages());
@@ -93,16 +84,9 @@ impl<P: Platform> AddressSpace<'_, P> {
     fn verify_page(&self, vma: Ref<Vma>, addr: usize, entry: Entry) -> Option<ResidentKind> {
         let flags = vma.flags();
         let shared = flags.contains(VmaFlags::MAY_SHARE);
-        let fixed = EntryFlags::PRESENT
-            | EntryFlags::PROT_NONE
-            | EntryFlags::USER
-            | EntryFlags::NO_EXEC
-            | EntryFlags::HUGE;
-        assert_eq!(
-            entry.flags() & fixed,
-            page_protection(flags),
-            "protection of the page at {addr:#x} in {vma:?}"
-        );
+        let fixed =
+            EntryFlags::PRESENT | EntryFlags::PROT_NONE | EntryFlags::USER | EntryFlags::NO_EXEC | EntryFlags::HUGE;
+        assert_eq!(entry.flags() & fixed, page_protection(flags), "protection of the page at {addr:#x} in {vma:?}");
         assert!(
             !entry.is_writable() || flags.contains(VmaFlags::WRITE),
             "the page at {addr:#x} in {vma:?} can be written"
@@ -112,10 +96,7 @@ impl<P: Platform> AddressSpace<'_, P> {
                 entry.pfn() == self.mem.zero_page() && !entry.is_writable(),
                 "{entry:?} at {addr:#x} is not the zero page"
             );
-            assert!(
-                vma.object().is_none(),
-                "the zero page at {addr:#x} in {vma:?} hides an object"
-            );
+            assert!(vma.object().is_none(), "the zero page at {addr:#x} in {vma:?} hides an object");
             return None;
         }
         let record = self.mem.frame(entry.pfn());
@@ -129,10 +110,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             }
             FrameKind::Object => {
                 verify_object(vma, addr, record);
-                assert!(
-                    !entry.is_writable() || shared,
-                    "the object's page at {addr:#x} in {vma:?} can be written"
-                );
+                assert!(!entry.is_writable() || shared, "the object's page at {addr:#x} in {vma:?} can be written");
             }
             _ => panic!("{record:?} is mapped at {addr:#x} in {vma:?}"),
         }
@@ -143,27 +121,13 @@ impl<P: Platform> AddressSpace<'_, P> {
 /// Checks the chain of anon_vmas of one VMA.
 fn verify_chain(vma: Ref<Vma>) {
     let Some(own) = vma.anon_vma() else {
-        assert_eq!(
-            vma.chain_len(),
-            0,
-            "{vma:?} is chained, but has no anon_vma"
-        );
+        assert_eq!(vma.chain_len(), 0, "{vma:?} is chained, but has no anon_vma");
         return;
     };
     let root = AnonVma::root(own);
-    assert!(
-        AnonVma::chain_of(vma).all(|member| AnonVma::root(member) == root),
-        "{vma:?} is chained to two families"
-    );
-    assert!(
-        AnonVma::chain_of(vma).any(|member| member == own),
-        "{vma:?} is not chained to its anon_vma"
-    );
-    assert_eq!(
-        AnonVma::chain_of(vma).last(),
-        Some(root),
-        "{vma:?}: the root is not the oldest"
-    );
+    assert!(AnonVma::chain_of(vma).all(|member| AnonVma::root(member) == root), "{vma:?} is chained to two families");
+    assert!(AnonVma::chain_of(vma).any(|member| member == own), "{vma:?} is not chained to its anon_vma");
+    assert_eq!(AnonVma::chain_of(vma).last(), Some(root), "{vma:?}: the root is not the oldest");
 }
 
 /// Checks that the record of a private page leads back to where it is mapped.
@@ -177,16 +141,8 @@ fn verify_anon(vma: Ref<Vma>, addr: usize, record: &Frame) {
         AnonVma::chain_of(vma).any(|member| member == anon_vma),
         "{vma:?} is not chained to the anon_vma of its page at {addr:#x}"
     );
-    assert_eq!(
-        record.index(),
-        vma.index_of(addr),
-        "index of the private page at {addr:#x} in {vma:?}"
-    );
-    assert_eq!(
-        record.refcount(),
-        record.mapcount(),
-        "references to the private page at {addr:#x}, and mappings of it"
-    );
+    assert_eq!(record.index(), vma.index_of(addr), "index of the private page at {addr:#x} in {vma:?}");
+    assert_eq!(record.refcount(), record.mapcount(), "references to the private page at {addr:#x}, and mappings of it");
 }
 
 /// Checks that a page of an object is that of the VMA's object, in its place.

@@ -85,12 +85,8 @@ fn a_page_that_may_be_executed_against_the_vma() {
 
 #[test]
 fn counters_that_are_off_by_one() {
-    notices("sizes of all VMAs", |p| {
-        p.space.mmap.write().totals.locked += 1
-    });
-    notices("sizes of all VMAs", |p| {
-        p.space.mmap.write().totals.data -= 1
-    });
+    notices("sizes of all VMAs", |p| p.space.mmap.write().totals.locked += 1);
+    notices("sizes of all VMAs", |p| p.space.mmap.write().totals.data -= 1);
     notices("commit charge", |p| p.space.mem.recharge_commit(1));
     notices("resident pages", |p| {
         p.space.resident.sub(super::ResidentKind::Anon, 1);
