@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use mm::Errno;
 
 use super::action::{Action, Disposition};
+use super::info::SI_KERNEL;
 use super::{DefaultAction, SigInfo, SigSet, Signal};
 use crate::arch::cpu;
 use crate::errno::{ERESTART_RESTARTBLOCK, ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS};
@@ -49,6 +50,9 @@ pub fn to_group(group: u32, info: SigInfo) -> bool {
 fn send(process: &Arc<Process>, target: Option<&Arc<Thread>>, info: SigInfo) -> Result<(), Errno> {
     let signal = info.signal;
     let action = process.handlers().get(signal);
+    if is_protected(process, info, action) {
+        return Ok(());
+    }
     let mut state = process.state.lock();
     let continued = prepare(&mut state, signal);
     let result = queue(process, &mut state, target, info, action);
@@ -57,6 +61,17 @@ fn send(process: &Arc<Process>, target: Option<&Arc<Thread>>, info: SigInfo) -> 
         exit::notify_continued(process);
     }
     result
+}
+
+/// Whether the signal would do to the first process what no other process may:
+/// the machine ends with it. Only what it has a handler for reaches it from
+/// outside, as on Linux; unlike there, it may still end itself.
+fn is_protected(process: &Process, info: SigInfo, action: Action) -> bool {
+    process.pid() == table::INIT
+        // A timer of its own may expire while another process runs.
+        && !(info.code == SI_KERNEL && info.signal == Signal::SIGALRM)
+        && try_current().is_some_and(|sender| sender.process().pid() != table::INIT)
+        && matches!(action.disposition(info.signal), Disposition::Default(_))
 }
 
 /// What a signal does even if it is ignored or blocked: stop signals and
