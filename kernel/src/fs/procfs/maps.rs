@@ -23,6 +23,23 @@ pub fn write(space: &Space, text: &mut Text) -> Result<(), Errno> {
     result
 }
 
+/// What is mapped: a path, or what the memory is for; empty if there is nothing to say.
+pub fn name_of(vma: &VmaInfo) -> &[u8] {
+    match &vma.object {
+        Some((_, name)) => name.as_bytes(),
+        None => match vma.kind {
+            VmaKind::Heap => b"[heap]",
+            VmaKind::Stack => b"[stack]",
+            VmaKind::Plain => b"",
+        },
+    }
+}
+
+/// The inode number of what is mapped; 0 if that is nothing.
+pub fn number_of(vma: &VmaInfo) -> u64 {
+    vma.object.as_ref().map_or(0, |(number, _)| *number)
+}
+
 /// `r`, `w`, `x` and `p` (private) or `s` (shared).
 fn access(flags: VmaFlags) -> [char; 4] {
     let letter = |flag, letter| if flags.contains(flag) { letter } else { '-' };
@@ -32,24 +49,15 @@ fn access(flags: VmaFlags) -> [char; 4] {
 
 fn write_line(vma: &VmaInfo, text: &mut Text) -> Result<(), Errno> {
     let [read, write, execute, sharing] = access(vma.flags);
-    let (minor, inode) = match &vma.object {
-        Some((number, _)) => (FileSystem::Tmpfs.device_minor(), *number),
-        None => (0, 0),
-    };
+    let minor = if vma.object.is_some() { FileSystem::Tmpfs.device_minor() } else { 0 };
+    let inode = number_of(vma);
     let offset = vma.offset;
     let begun = text.len();
     text.put(format_args!(
         "{:08x}-{:08x} {read}{write}{execute}{sharing} {offset:08x} 00:{minor:02x} {inode} ",
         vma.start, vma.end
     ))?;
-    let name = match &vma.object {
-        Some((_, name)) => name.as_bytes(),
-        None => match vma.kind {
-            VmaKind::Heap => b"[heap]".as_slice(),
-            VmaKind::Stack => b"[stack]".as_slice(),
-            _ => b"",
-        },
-    };
+    let name = name_of(vma);
     if !name.is_empty() {
         let used = text.len() - begun;
         for _ in used..NAME_COLUMN {

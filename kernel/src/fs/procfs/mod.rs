@@ -6,6 +6,7 @@
 //! Linux's, byte for byte.
 
 mod maps;
+mod maps_query;
 mod process;
 mod sysctl;
 mod system;
@@ -175,6 +176,17 @@ impl FileOps for ProcText {
 
     fn seek(&self, _: &File) -> Seek {
         Seek::To(0)
+    }
+
+    fn ioctl(&self, _: &File, request: u32, argument: usize) -> Result<usize, Errno> {
+        match self.node {
+            Node::ProcessFile { pid, file: process::ProcessFile::Maps, .. }
+                if request == maps_query::PROCMAP_QUERY =>
+            {
+                maps_query::query(&*process::space(pid)?, argument)
+            }
+            _ => Err(Errno::ENOTTY),
+        }
     }
 }
 

@@ -64,6 +64,14 @@ fn process(pid: u32) -> Result<Arc<Process>, Errno> {
     table::process(pid).ok_or(Errno::ESRCH)
 }
 
+/// The address space of process `pid`.
+///
+/// # Errors
+/// `ESRCH` if there is none any more.
+pub fn space(pid: u32) -> Result<Arc<Space>, Errno> {
+    process(pid)?.space().ok_or(Errno::ESRCH)
+}
+
 /// The thread `tid` of `process`; `None` for the first one of a process that
 /// has none left.
 fn thread(process: &Process, tid: u32) -> Result<Option<Arc<Thread>>, Errno> {
