@@ -125,8 +125,7 @@ fn find(space: &Space, addr: u64, flags: u64) -> Option<VmaInfo> {
     let wanted = flags & (READABLE | WRITABLE | EXECUTABLE | SHARED);
     loop {
         let vma = space.next_vma(at)?;
-        let fits = access(vma.flags) & wanted == wanted
-            && (flags & FILE_BACKED == 0 || vma.object.is_some());
+        let fits = access(vma.flags) & wanted == wanted && (flags & FILE_BACKED == 0 || vma.object.is_some());
         let or_next = flags & COVERING_OR_NEXT != 0;
         if fits && (or_next || vma.start <= at) {
             return Some(vma);

@@ -180,9 +180,7 @@ impl FileOps for ProcText {
 
     fn ioctl(&self, _: &File, request: u32, argument: usize) -> Result<usize, Errno> {
         match self.node {
-            Node::ProcessFile { pid, file: process::ProcessFile::Maps, .. }
-                if request == maps_query::PROCMAP_QUERY =>
-            {
+            Node::ProcessFile { pid, file: process::ProcessFile::Maps, .. } if request == maps_query::PROCMAP_QUERY => {
                 maps_query::query(&*process::space(pid)?, argument)
             }
             _ => Err(Errno::ENOTTY),

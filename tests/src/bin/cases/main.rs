@@ -22,6 +22,7 @@ mod mremap;
 mod munmap;
 mod pipe;
 mod process;
+mod procmap;
 mod signal;
 mod stack;
 mod thread;
@@ -42,6 +43,7 @@ const GROUPS: &[&[Case]] = &[
     stack::CASES,
     fork::CASES,
     process::CASES,
+    procmap::CASES,
     signal::CASES,
     thread::CASES,
     futex::CASES,
