@@ -59,11 +59,11 @@ fn read_blob(name: &str) -> Result<Vec<u8>, Errno> {
     if blob.read_at(0, &mut bytes) { Ok(bytes) } else { Err(Errno::EIO) }
 }
 
-/// The strings in `bytes`, each of which ends with a NUL.
+/// The strings in `bytes`, with a NUL between each two; the last may be empty as any.
 fn split(bytes: &[u8]) -> Result<Vec<&[u8]>, Errno> {
     let mut strings = Vec::new();
-    for string in bytes.strip_suffix(b"\0").unwrap_or(bytes).split(|&byte| byte == 0) {
-        if !bytes.is_empty() {
+    if !bytes.is_empty() {
+        for string in bytes.split(|&byte| byte == 0) {
             try_push(&mut strings, string)?;
         }
     }
