@@ -106,9 +106,9 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 /// Reads and checks the headers of a program.
 ///
 /// # Errors
-/// `ENOEXEC`: not an ELF file for this machine, or a malformed one. `EINVAL`: a
-/// segment outside of user space, or with more contents than room. `EIO`: the
-/// file ends before its headers do. `ENOMEM`.
+/// `ENOEXEC`: not an ELF file for this machine, or a malformed one, such as one
+/// that ends before its headers do. `EINVAL`: a segment outside of user space,
+/// or with more contents than room. `ENOMEM`.
 pub fn parse(file: &impl Source) -> Result<Program, Errno> {
     let mut header = [0; HEADER_SIZE];
     if file.read(0, &mut header) < HEADER_SIZE {
@@ -131,7 +131,7 @@ pub fn parse(file: &impl Source) -> Result<Program, Errno> {
         return Err(Errno::ENOEXEC);
     }
     if file.read(table_at, &mut table) < table.len() {
-        return Err(Errno::EIO);
+        return Err(Errno::ENOEXEC);
     }
 
     let mut program = Program {
