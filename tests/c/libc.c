@@ -164,9 +164,6 @@ static void processes(void)
 		return;
 	waitpid(child, &status, 0);
 	printf("parent: value %d, %s, status %d\n", value, text, WEXITSTATUS(status));
-	status = system("exit 3");
-	/* There may be no shell; then it says so as if one had exited with 127. */
-	printf("system: %d\n", WIFEXITED(status));
 	child = fork();
 	if (child == 0)
 		abort();

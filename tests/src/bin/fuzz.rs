@@ -254,10 +254,11 @@ fn play(seed: u64, calls: &[usize], verbose: bool) -> i32 {
             round.random.pick(calls) as libc::c_long
         };
         let mostly = round.random.below(8) > 0;
-        let arguments = match round.sensible(number) {
+        let mut arguments = match round.sensible(number) {
             Some(arguments) if mostly => arguments,
             _ => std::array::from_fn(|_| round.argument()),
         };
+        spare_the_judge(number, &mut arguments);
         if verbose {
             eprintln!("call {number} {arguments:x?}");
         }
@@ -270,6 +271,36 @@ fn play(seed: u64, calls: &[usize], verbose: bool) -> i32 {
         }
     }
     0
+}
+
+/// Calls whose first argument names a process or thread, and those whose second does.
+const FIRST_NAMES_PROCESS: &[libc::c_long] = &[
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_prlimit64,
+    libc::SYS_pidfd_open,
+    libc::SYS_process_vm_writev,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setattr,
+    libc::SYS_setpgid,
+];
+const SECOND_NAMES_PROCESS: &[libc::c_long] =
+    &[libc::SYS_tgkill, libc::SYS_rt_tgsigqueueinfo, libc::SYS_setpriority, libc::SYS_ptrace];
+
+/// Keeps a round from doing something to the process that judges it.
+fn spare_the_judge(number: libc::c_long, arguments: &mut [usize; 6]) {
+    let own = std::process::id() as usize;
+    for (calls, index) in [(FIRST_NAMES_PROCESS, 0), (SECOND_NAMES_PROCESS, 1)] {
+        // 1 is that process, -1 everyone.
+        if calls.contains(&number) && matches!(arguments[index] as i32, 1 | -1) {
+            arguments[index] = own;
+        }
+    }
 }
 
 /// How a round ended.
