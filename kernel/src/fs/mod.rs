@@ -15,6 +15,7 @@
 //! `ENOMEM`; bulk data is kept in frames ([`page`]), not on the kernel heap.
 
 pub mod channel;
+pub mod claim;
 pub mod dentry;
 pub mod device;
 pub mod epoll;

@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use mm::Errno;
 
+use super::claim::Claim;
 use super::dentry::Dentry;
 use super::file::File;
 use super::file::flags::*;
@@ -70,11 +71,13 @@ pub fn open_inode(dentry: Arc<Dentry>, flags: u32) -> Result<Arc<File>, Errno> {
     }
     match &inode.body {
         Body::Regular(contents) => {
-            if flags & O_TRUNC != 0 {
+            let truncates = flags & O_TRUNC != 0;
+            let claim = if writes || truncates { Claim::to_write(&inode)? } else { None };
+            if truncates {
                 contents.set_len(0)?;
                 inode.touch_modified();
             }
-            File::new(dentry, RegularFile, flags)
+            File::new(dentry, RegularFile(claim.filter(|_| writes)), flags)
         }
         Body::Directory(_) => File::new(dentry, DirectoryFile, flags),
         Body::Symlink(_) => Err(Errno::ELOOP),
@@ -106,8 +109,9 @@ fn open_unnamed(start: &Arc<Dentry>, path: &[u8], flags: u32, permissions: u32) 
 /// Opens the program `path`, seen from `start`, for execution.
 ///
 /// # Errors
-/// `EACCES` for what is not a regular file with an execute permission, and
-/// those of `open(2)`.
+/// `EACCES` for what is not a regular file with an execute permission, `ETXTBSY`
+/// for one that is open for writing, and those of `open(2)`. It cannot be opened
+/// for writing as long as the file returned exists.
 pub fn open_exec(start: &Arc<Dentry>, path: &[u8]) -> Result<Arc<File>, Errno> {
     open_program(walk(&super::root()?, start, path, true)?.existing()?)
 }
@@ -121,5 +125,6 @@ pub fn open_program(dentry: Arc<Dentry>) -> Result<Arc<File>, Errno> {
     if mode & S_IFMT != S_IFREG || mode & 0o111 == 0 {
         return Err(Errno::EACCES);
     }
-    open_inode(dentry, 0)
+    let claim = Claim::to_execute(&dentry.inode)?;
+    File::new(dentry, RegularFile(claim), 0)
 }

@@ -7,6 +7,7 @@ use bitflags::bitflags;
 use mm::{Errno, FrameKind};
 
 use crate::fs::Object;
+use crate::fs::claim::{Claim, Claims};
 use crate::fs::file::{File, FileOps, Seek};
 use crate::fs::inode::{Body, FileSystem, Inode, next_number};
 use crate::fs::io::{Sink, Source, partial};
@@ -42,6 +43,7 @@ bitflags! {
 pub struct Regular {
     object: Object,
     seals: AtomicU32,
+    claims: Claims,
     /// Held while the length or, in a write, the contents change.
     writer: SleepLock<()>,
 }
@@ -54,9 +56,14 @@ impl Regular {
     pub fn new_inode(file_system: FileSystem, mode: u32, seals: Seals, name: &[u8]) -> Result<Arc<Inode>, Errno> {
         let number = next_number();
         let object = memory().create_object(number, name)?;
-        let file = Regular { object, seals: AtomicU32::new(seals.bits()), writer: SleepLock::new(()) };
+        let file = Regular { object, seals: AtomicU32::new(seals.bits()), claims: Claims::new(0), writer: SleepLock::new(()) };
         let links = u32::from(file_system != FileSystem::Anonymous);
         Inode::with_number(number, file_system, mode, links, Body::Regular(file))
+    }
+
+    /// Who writes or executes it.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     /// The memory object with the contents.
@@ -221,8 +228,8 @@ pub fn space_limit() -> usize {
     memory().total_frames() / 2
 }
 
-/// An open regular file.
-pub struct RegularFile;
+/// An open regular file, with its claim to be written or executed, if any.
+pub struct RegularFile(#[expect(dead_code, reason = "held until the file is closed")] pub Option<Claim>);
 
 impl RegularFile {
     fn contents(file: &File) -> Result<&Regular, Errno> {

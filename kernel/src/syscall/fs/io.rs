@@ -6,6 +6,7 @@ use super::{AT_FDCWD, Result, files, read_path, usable, walk_at};
 use crate::arch::usercopy::{read_user, write_user};
 use crate::fs::File;
 use crate::fs::file::Seek;
+use crate::fs::claim::Claim;
 use crate::fs::inode::{Body, Inode};
 use crate::fs::io::{MAX_TRANSFER, Sink, Source, partial};
 use crate::fs::page::Page;
@@ -94,7 +95,9 @@ fn set_len(inode: &Inode, len: i64) -> Result<usize> {
 pub fn truncate(path: usize, len: i64) -> Result<usize> {
     offset(len)?;
     let path = read_path(path, 0)?;
-    set_len(&walk_at(AT_FDCWD, &path, true)?.existing()?.inode, len)
+    let dentry = walk_at(AT_FDCWD, &path, true)?.existing()?;
+    let _claim = Claim::to_write(&dentry.inode)?;
+    set_len(&dentry.inode, len)
 }
 
 pub fn truncate_open(fd: i32, len: i64) -> Result<usize> {
