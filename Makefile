@@ -66,7 +66,7 @@ KERNEL_CARGO := --release -p kernel --target x86_64-target.json -Zjson-target-sp
 GUEST_CARGO := --release -p tests --target x86_64-unknown-linux-gnu
 GUEST_FLAGS := -C target-feature=+crt-static
 cargo = cargo $(1) --target-dir $(TARGET) $(2)
-guest_cargo = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$(1)" cargo $(2) $(GUEST_CARGO)
+guest_cargo = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$(1)" cargo build $(GUEST_CARGO)
 
 RUNNER = $(GUESTS)/runner --boot $(BOOT) --images $(IMAGES) --guests $(GUESTS) --build build --scripts tests/scripts
 
@@ -102,11 +102,11 @@ image: kernel boot
 
 # Programs for the guest, and what runs them: static and position independent.
 guests:
-	@$(call guest_cargo,$(GUEST_FLAGS),build) --target-dir $(TARGET)
+	@$(call guest_cargo,$(GUEST_FLAGS)) --target-dir $(TARGET)
 
 # Some of them once more, at a fixed address.
 fixed-guests:
-	@$(call guest_cargo,$(GUEST_FLAGS) -C relocation-model=static,build) --target-dir $(TARGET)/fixed \
+	@$(call guest_cargo,$(GUEST_FLAGS) -C relocation-model=static) --target-dir $(TARGET)/fixed \
 		--bin cases --bin threads
 	@mkdir -p build/exec
 	@cp -u $(addprefix $(TARGET)/fixed/x86_64-unknown-linux-gnu/release/,cases threads) build/exec
@@ -139,7 +139,7 @@ test: image guests fixed-guests c-guests selftests
 	@scripts/totals.sh \
 		"$(call cargo,test,-q -p mm)" \
 		"$(UNSTABLE) $(call cargo,test,-q -p boot)" \
-		"$(call guest_cargo,$(GUEST_FLAGS),test) -q --target-dir $(TARGET) --lib --bin runner" \
+		"$(call cargo,test,-q -p tests --lib --bin runner)" \
 		"$(RUNNER) test $(value ARGS)"
 
 bench: image guests
