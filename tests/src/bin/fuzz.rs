@@ -1,10 +1,10 @@
 //! Random arguments for every system call, until time is up.
 //!
-//! usage: `fuzz [--seconds N] [--seed N] [--round N] [--verbose] [--anywhere]`
+//! usage: `fuzz [--seconds N] [--seed N] [--round N] [--progress] [--verbose] [--anywhere]`
 //!
 //! Each round is a child process that makes some hundred calls, chosen and given
 //! arguments by a generator that depends on the seed and the round alone; `--round`
-//! repeats just one, and `--verbose` shows its calls. What a round does to itself
+//! repeats just one, `--progress` names each, and `--verbose` shows their calls. What a round does to itself
 //! does not matter; that the kernel lives on, ends every round that is killed, and
 //! does not lose memory, does. Exits with 1 if it does not.
 //!
@@ -37,18 +37,20 @@ struct Options {
     seconds: u64,
     seed: u64,
     round: Option<u64>,
+    progress: bool,
     verbose: bool,
     anywhere: bool,
 }
 
 fn options() -> Option<Options> {
-    let mut options = Options { seconds: 60, seed: 1, round: None, verbose: false, anywhere: false };
+    let mut options = Options { seconds: 60, seed: 1, round: None, progress: false, verbose: false, anywhere: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--seconds" => options.seconds = words.next()?.parse().ok()?,
             "--seed" => options.seed = words.next()?.parse().ok()?,
             "--round" => options.round = Some(words.next()?.parse().ok()?),
+            "--progress" => options.progress = true,
             "--verbose" => options.verbose = true,
             "--anywhere" => options.anywhere = true,
             _ => return None,
@@ -350,7 +352,7 @@ fn free_memory() -> usize {
 
 fn main() -> ExitCode {
     let Some(options) = options() else {
-        eprintln!("usage: fuzz [--seconds N] [--seed N] [--round N] [--verbose] [--anywhere]");
+        eprintln!("usage: fuzz [--seconds N] [--seed N] [--round N] [--progress] [--verbose] [--anywhere]");
         return ExitCode::from(2);
     };
     if std::process::id() != 1 && !options.anywhere {
@@ -364,6 +366,9 @@ fn main() -> ExitCode {
     let mut free_before = free_memory();
     while start.elapsed().as_secs() < options.seconds {
         let seed = options.seed.wrapping_mul(1_000_003).wrapping_add(round);
+        if options.progress {
+            println!("round {round}, {} KiB free", free_memory());
+        }
         match run_round(seed, &calls, options.verbose) {
             Ok(End::Itself) => ends[0] += 1,
             Ok(End::Died) => ends[1] += 1,
