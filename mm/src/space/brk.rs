@@ -22,14 +22,15 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// changes nothing, which is how a program asks for the end.
     pub fn brk(&self, addr: usize) -> usize {
         let mut state = self.mmap.write();
+        let old = state.brk;
         if self.try_brk(&mut state, addr).is_ok() {
             state.brk = addr;
         }
         let end = state.brk;
         let locked = state.new_vma_flags.contains(VmaFlags::LOCKED);
         drop(state);
-        if locked && let Some(heap) = PageRange::new(end & !(PAGE_SIZE - 1), page_align_up(end)) {
-            let _ = self.populate(heap);
+        if locked && let Some(grown) = PageRange::new(page_align_up(old), page_align_up(end)) {
+            self.populate(grown);
         }
         end
     }

@@ -92,7 +92,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         self.set_all_locked(&mut state, lock);
         drop(state);
         if let Some(all) = PageRange::new(0, TASK_SIZE) {
-            let _ = self.populate(all);
+            self.populate(all);
         }
         Ok(())
     }

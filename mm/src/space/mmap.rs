@@ -122,7 +122,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         drop(state);
         if populate {
             // As on Linux, what cannot be populated faults later.
-            let _ = self.populate(range);
+            self.populate(range);
         }
         Ok(start)
     }

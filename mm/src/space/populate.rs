@@ -1,6 +1,8 @@
 //! Faulting pages in ahead of use, and reading and writing an address space
 //! that is not the current one.
 
+use core::convert::Infallible;
+
 use super::fault::Outcome;
 use super::{AddressSpace, FaultAccess, FaultError, SpaceError};
 use crate::slab::Ref;
@@ -9,22 +11,31 @@ use crate::{PAGE_SIZE, PageRange, Pfn, Platform, VmaFlags, page_align_down};
 
 impl<P: Platform> AddressSpace<'_, P> {
     /// Faults in all pages of `range`, writable where the mapping is private
-    /// and writable (Linux's `mm_populate`). What is not mapped or not
-    /// accessible is left out.
+    /// and writable (Linux's `mm_populate`). In each VMA as far as possible:
+    /// what fails now faults later, and that is when a program hears of it.
+    pub(super) fn populate(&self, range: PageRange) {
+        let Ok(()) = self.populate_parts(range, |vma, part| {
+            let _ = self.populate_locked(vma, part);
+            Ok::<(), Infallible>(())
+        });
+    }
+
+    /// [`populate`](Self::populate) for who wants to hear of it at once.
     ///
     /// # Errors
     ///
-    /// Of the first page that could not be; those before it are there.
-    pub(super) fn populate(&self, range: PageRange) -> Result<(), FaultError> {
-        self.populate_vmas(range, |vma| vma.flags().intersects(VmaFlags::ACCESS))
-    }
-
-    /// [`populate`](Self::populate) that does not leave out what is not accessible.
+    /// Of the first page that could not be had; those before it are there.
     pub(super) fn populate_all(&self, range: PageRange) -> Result<(), FaultError> {
-        self.populate_vmas(range, |_| true)
+        self.populate_parts(range, |vma, part| self.populate_locked(vma, part))
     }
 
-    fn populate_vmas(&self, range: PageRange, wanted: impl Fn(&Vma) -> bool) -> Result<(), FaultError> {
+    /// Calls `f` for what each VMA has of `range`, with the mmap lock held for
+    /// one of them at a time.
+    fn populate_parts<E>(
+        &self,
+        range: PageRange,
+        mut f: impl FnMut(Ref<Vma>, PageRange) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut at = range.start();
         while at < range.end() {
             let state = self.mmap.read();
@@ -32,10 +43,8 @@ impl<P: Platform> AddressSpace<'_, P> {
                 return Ok(());
             };
             let stop = vma.end().min(range.end());
-            if wanted(&vma)
-                && let Some(part) = PageRange::new(vma.start().max(at), stop)
-            {
-                self.populate_locked(vma, part)?;
+            if let Some(part) = PageRange::new(vma.start().max(at), stop) {
+                f(vma, part)?;
             }
             at = stop;
         }

@@ -87,7 +87,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         drop(state);
         if let Some(range) = done.populate {
             // As on Linux, what cannot be populated faults later.
-            let _ = self.populate(range);
+            self.populate(range);
         }
         Ok(done.addr)
     }
