@@ -34,6 +34,8 @@ mod advice {
 enum Action {
     /// Nothing that a program could see.
     Nothing,
+    /// Pages may be reclaimed, so of what is not locked: nothing, either.
+    Reclaim,
     /// Of private anonymous memory only: its contents may go, or stay.
     MayFree,
     /// Pages go; also those of locked memory if `locked`.
@@ -61,7 +63,8 @@ impl Action {
             advice::DODUMP => flags(none, F::DONTDUMP),
             advice::WIPEONFORK => flags(F::WIPEONFORK, none),
             advice::KEEPONFORK => flags(none, F::WIPEONFORK),
-            advice::WILLNEED | advice::COLD | advice::PAGEOUT => Action::Nothing,
+            advice::WILLNEED => Action::Nothing,
+            advice::COLD | advice::PAGEOUT => Action::Reclaim,
             advice::FREE => Action::MayFree,
             advice::DONTNEED => Action::Drop { locked: false },
             advice::DONTNEED_LOCKED => Action::Drop { locked: true },
@@ -74,6 +77,38 @@ impl Action {
     /// Whether nothing else changes than page tables, so that a read lock is enough.
     fn leaves_vmas(self) -> bool {
         !matches!(self, Action::Flags { .. })
+    }
+
+    /// Whether contents go, now or in a child (Linux's `is_discard`).
+    fn discards(self) -> bool {
+        match self {
+            Action::MayFree | Action::Drop { .. } => true,
+            Action::Flags { set, .. } => set.intersects(VmaFlags::DONTCOPY | VmaFlags::WIPEONFORK),
+            Action::Nothing | Action::Reclaim | Action::Populate { .. } => false,
+        }
+    }
+
+    /// Whether `vma` takes the advice.
+    fn check(self, vma: &Vma) -> Result<(), SpaceError> {
+        let flags = vma.flags();
+        let anonymous = vma.object().is_none();
+        // What may not be written may not be discarded either, once sealed.
+        let read_only = anonymous && !flags.contains(VmaFlags::WRITE);
+        if self.discards() && read_only && flags.contains(VmaFlags::SEALED) {
+            return Err(SpaceError::NotPermitted);
+        }
+        let locked = flags.contains(VmaFlags::LOCKED);
+        let refused = match self {
+            Action::Reclaim => locked,
+            Action::MayFree => locked || !anonymous,
+            Action::Drop { locked: also } => flags.contains(VmaFlags::PFNMAP) || (locked && !also),
+            Action::Flags { set, .. } => set.contains(VmaFlags::WIPEONFORK) && !anonymous,
+            Action::Nothing | Action::Populate { .. } => false,
+        };
+        if refused {
+            return Err(SpaceError::Invalid);
+        }
+        Ok(())
     }
 }
 
@@ -103,41 +138,24 @@ impl<P: Platform> AddressSpace<'_, P> {
         }
         if action.leaves_vmas() {
             let state = self.mmap.read();
-            return for_parts(&state, addr, end, |vma, range| self.advise(vma, range, action));
+            return for_parts(&state, addr, end, |vma, range| {
+                action.check(&vma)?;
+                if let Action::Drop { .. } = action {
+                    let mut gather = TlbGather::new(self.mem, &self.tables);
+                    self.zap(range, &mut gather);
+                    gather.finish();
+                }
+                Ok(())
+            });
         }
         let Action::Flags { set, clear } = action else {
             return Ok(());
         };
         let mut state = self.mmap.write();
-        self.change_flags(&mut state, addr, end, |old| {
-            if set.contains(VmaFlags::WIPEONFORK) && old.contains(VmaFlags::SHARED) {
-                return Err(SpaceError::Invalid);
-            }
-            Ok(old.difference(clear) | set)
+        self.change_flags(&mut state, addr, end, |vma| {
+            action.check(vma)?;
+            Ok(vma.flags().difference(clear) | set)
         })
-    }
-
-    /// Applies what changes no VMA.
-    fn advise(&self, vma: Ref<Vma>, range: PageRange, action: Action) -> Result<(), SpaceError> {
-        let flags = vma.flags();
-        match action {
-            Action::MayFree if vma.object().is_some() => Err(SpaceError::Invalid),
-            Action::Drop { locked } => {
-                if flags.contains(VmaFlags::PFNMAP) || (flags.contains(VmaFlags::LOCKED) && !locked) {
-                    return Err(SpaceError::Invalid);
-                }
-                // What may not be written may not be discarded either, once sealed.
-                let private = vma.object().is_none();
-                if flags.contains(VmaFlags::SEALED) && private && !flags.contains(VmaFlags::WRITE) {
-                    return Err(SpaceError::NotPermitted);
-                }
-                let mut gather = TlbGather::new(self.mem, &self.tables);
-                self.zap(range, &mut gather);
-                gather.finish();
-                Ok(())
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Seals `len` bytes from `addr`: they can no longer be unmapped, moved,
@@ -158,11 +176,10 @@ impl<P: Platform> AddressSpace<'_, P> {
         }
         let mut state = self.mmap.write();
         for_parts(&state, addr, end, |_, _| Ok(()))?;
-        self.change_flags(&mut state, addr, end, |old| Ok(old | VmaFlags::SEALED))
+        self.change_flags(&mut state, addr, end, |vma| Ok(vma.flags() | VmaFlags::SEALED))
     }
 
-    /// Gives all VMAs of `addr..end` the flags that `new_flags` makes of the
-    /// old ones. The totals must not depend on what changes.
+    /// Gives all VMAs of `addr..end` the flags that `new_flags` has for them. The totals must not depend on what changes.
     ///
     /// # Errors
     ///
@@ -173,7 +190,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         state: &mut State,
         addr: usize,
         end: usize,
-        mut new_flags: impl FnMut(VmaFlags) -> Result<VmaFlags, SpaceError>,
+        mut new_flags: impl FnMut(&Vma) -> Result<VmaFlags, SpaceError>,
     ) -> Result<(), SpaceError> {
         let mut result = Ok(());
         let mut at = addr;
@@ -185,7 +202,7 @@ impl<P: Platform> AddressSpace<'_, P> {
                 result = Err(SpaceError::NotMapped);
             }
             let (start, stop) = (vma.start().max(at), vma.end().min(end));
-            let new = new_flags(vma.flags())?;
+            let new = new_flags(&vma)?;
             if new != vma.flags() {
                 let range = PageRange::new(start, stop).ok_or(SpaceError::NotMapped)?;
                 self.modify(state, vma, range, new)?;
