@@ -5,6 +5,8 @@
 //! wrong entry shows as wrong contents.
 
 mod basics;
+mod model;
+mod property;
 
 use crate::sim::{self, Access, SimPlatform};
 use crate::{AddressSpace, FaultAccess, FaultError, Limits, Memory, MmapRequest, PAGE_SIZE, SpaceError, VmaFlags};
