@@ -135,7 +135,8 @@ const PROCESS_FILES: [(&str, ProcessFile); 12] = [
     ("status", ProcessFile::Status),
 ];
 
-/// The other names in a process's directory, in listing order.
+/// The other names in a process's directory, in listing order. The last one,
+/// which leads to the threads, is not in the directory of a thread.
 const PROCESS_OTHERS: [&str; 6] = ["cwd", "exe", "fd", "fdinfo", "root", "task"];
 
 fn process_other(pid: u32, name: &[u8]) -> Option<Node> {
@@ -154,7 +155,7 @@ fn process_entry(pid: u32, tid: u32, name: &[u8]) -> Option<Node> {
     let found = PROCESS_FILES.iter().find(|(known, _)| known.as_bytes() == name);
     match found {
         Some(&(_, file)) => Some(Node::ProcessFile { pid, tid, file }),
-        None => process_other(pid, name).filter(|node| pid == tid || *node != Node::Tasks(pid)),
+        None => process_other(pid, name),
     }
 }
 
@@ -197,7 +198,7 @@ impl Node {
                 Some(Node::Process(pid))
             }
             Node::Process(pid) => process_entry(pid, pid, name),
-            Node::Task { pid, tid } => process_entry(pid, tid, name),
+            Node::Task { pid, tid } => process_entry(pid, tid, name).filter(|node| *node != Node::Tasks(pid)),
             Node::Tasks(pid) => {
                 let tid = parse_number(name)?;
                 let thread = table::thread(tid)?;
@@ -234,14 +235,14 @@ impl Node {
                 let process = table::next_process(number, |_| true)?;
                 numbered(process.pid(), Node::Process(process.pid()))
             }
-            Node::Process(pid) | Node::Task { pid, tid: _ } => {
-                let tid = if let Node::Task { tid, .. } = self { tid } else { pid };
+            Node::Process(pid) | Node::Task { pid, .. } => {
+                let (tid, others) = match self {
+                    Node::Task { tid, .. } => (tid, &PROCESS_OTHERS[..PROCESS_OTHERS.len() - 1]),
+                    _ => (pid, &PROCESS_OTHERS[..]),
+                };
                 let name = match PROCESS_FILES.get(number as usize) {
                     Some((name, _)) => name,
-                    None => {
-                        let others = &PROCESS_OTHERS[..if pid == tid { 6 } else { 5 }];
-                        *others.get(number as usize - PROCESS_FILES.len())?
-                    }
+                    None => *others.get(number as usize - PROCESS_FILES.len())?,
                 };
                 let node = process_entry(pid, tid, name.as_bytes())?;
                 Some((from, SmallText::new(format_args!("{name}")), node))

@@ -56,7 +56,8 @@ impl Regular {
     pub fn new_inode(file_system: FileSystem, mode: u32, seals: Seals, name: &[u8]) -> Result<Arc<Inode>, Errno> {
         let number = next_number();
         let object = memory().create_object(number, name)?;
-        let file = Regular { object, seals: AtomicU32::new(seals.bits()), claims: Claims::new(0), writer: SleepLock::new(()) };
+        let file =
+            Regular { object, seals: AtomicU32::new(seals.bits()), claims: Claims::new(0), writer: SleepLock::new(()) };
         let links = u32::from(file_system != FileSystem::Anonymous);
         Inode::with_number(number, file_system, mode, links, Body::Regular(file))
     }
