@@ -10,6 +10,7 @@ pub mod exit;
 pub mod futex;
 mod init;
 pub mod limits;
+mod oom;
 pub mod process;
 pub mod reap;
 pub mod sched;
@@ -32,9 +33,7 @@ pub use timer::{NEVER, alarm, set_alarm};
 
 use crate::arch::TrapFrame;
 use crate::arch::trap::PageFaultCode;
-use crate::error;
 use crate::fs::FdTable;
-use process::ExitStatus;
 use signal::info::{BUS_ADRALN, BUS_ADRERR, FPE_INTDIV, ILL_ILLOPN, SEGV_ACCERR, SEGV_MAPERR, SI_KERNEL, TRAP_TRACE};
 use signal::{SigInfo, Signal, send};
 use thread::{Trap, try_current};
@@ -54,10 +53,9 @@ pub fn page_fault(_frame: &mut TrapFrame, addr: usize, code: PageFaultCode) {
         FaultError::NotMapped => SigInfo::fault(Signal::SIGSEGV, SEGV_MAPERR, addr),
         FaultError::AccessDenied => SigInfo::fault(Signal::SIGSEGV, SEGV_ACCERR, addr),
         FaultError::BeyondEnd => SigInfo::fault(Signal::SIGBUS, BUS_ADRERR, addr),
+        // The access is tried again, if this process is still there then.
         FaultError::OutOfMemory => {
-            error!("out of memory: process {} is killed", process.pid());
-            let status = ExitStatus::Killed { signal: Signal::SIGKILL, core: false };
-            send::begin_exit(process, &mut process.state.lock(), status);
+            oom::relieve();
             return;
         }
     });
