@@ -67,6 +67,17 @@ static void do_read(void *p) { (void)*(volatile char *)p; }
 static void do_write(void *p) { *(volatile char *)p = 1; }
 static void do_call(void *p) { ((void (*)(void))p)(); }
 static void do_divide(void *p) { (void)p; __asm__ volatile("xor %%edx, %%edx; mov $1, %%eax; xor %%ecx, %%ecx; div %%ecx" ::: "eax", "ecx", "edx"); }
+static void do_x87(void *p)
+{
+	uint16_t control = 0x37b; /* division by zero is not masked */
+	__asm__ volatile("fldcw %0; fld1; fldz; fdivrp; fwait; fstp %%st(0)" ::"m"(control));
+	(void)p;
+}
+static void do_step(void *p)
+{
+	__asm__ volatile("pushf; orl $0x100, (%%rsp); popf; nop; nop" ::: "memory", "cc");
+	(void)p;
+}
 static void do_ud2(void *p) { (void)p; __asm__ volatile("ud2"); }
 static void do_int3(void *p) { (void)p; __asm__ volatile("int3"); }
 static void do_hlt(void *p) { (void)p; __asm__ volatile("hlt"); }
@@ -131,6 +142,9 @@ int main(void)
 	fault("kernel address", do_read, (void *)0xffffffff81000000);
 	fault("non-canonical", do_read, (void *)0x8000000000000000);
 	fault("divide", do_divide, NULL);
+	fault("x87", do_x87, NULL);
+	__asm__ volatile("fninit");
+	fault("single step", do_step, NULL);
 	fault("ud2", do_ud2, NULL);
 	fault("int3", do_int3, NULL);
 	fault("hlt", do_hlt, NULL);

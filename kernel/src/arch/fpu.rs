@@ -223,6 +223,23 @@ pub fn reset() {
     restore_from(image.0.as_ptr());
 }
 
+/// The exceptions that are pending and not masked, of the x87 unit or (`simd`)
+/// of SSE: bits 0 to 5, as in both status registers.
+pub fn pending_exceptions(simd: bool) -> u32 {
+    const EXCEPTIONS: u32 = 0x3f;
+    let mut image = Image([0; LARGEST_SIZE]);
+    save_to(image.0.as_mut_ptr());
+    let (flags, masks) = if simd {
+        let mxcsr = read_u32(&image.0, MXCSR_OFFSET);
+        (mxcsr, mxcsr >> 7)
+    } else {
+        // The control word, then the status word.
+        let words = read_u32(&image.0, 0);
+        (words >> 16, words)
+    };
+    flags & !masks & EXCEPTIONS
+}
+
 /// Bytes that the state takes in a signal frame.
 pub fn signal_frame_size() -> usize {
     if features() == 0 { LEGACY_SIZE } else { size() + size_of::<u32>() }

@@ -127,6 +127,7 @@ pub static TABLE: [Handler; NUMBER_LIMIT] = table! {
     302 => task::prlimit64(args);
     322 => task::execveat(frame);
     324 => sched::membarrier(args);
+    334 => sched::rseq();
     435 => task::clone3(frame);
 
     // Signals.

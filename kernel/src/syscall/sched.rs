@@ -168,3 +168,9 @@ pub fn membarrier(args: &Args) -> Result {
         _ => Err(Errno::EINVAL),
     }
 }
+
+/// Restartable sequences: as of a Linux built without them, which every C
+/// library is prepared for.
+pub fn rseq() -> Result {
+    Err(Errno::ENOSYS)
+}

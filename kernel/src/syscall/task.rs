@@ -319,6 +319,9 @@ pub fn setpgid(args: &Args) -> Result {
     if !is_self && target.parent_pid() != caller.pid() {
         return Err(Errno::ESRCH);
     }
+    if !is_self && target.did_exec() {
+        return Err(Errno::EACCES);
+    }
     if target.session() != caller.session() || target.session() == target.pid() {
         return Err(Errno::EPERM);
     }

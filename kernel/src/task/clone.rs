@@ -122,6 +122,8 @@ pub fn clone(frame: &TrapFrame, request: &Request) -> Result<usize, Errno> {
 fn check(request: &Request) -> Result<(), Errno> {
     let flags = request.flags;
     let needs = |flag: u64, needed: u64| flags & flag == 0 || flags & needed == needed;
+    // Open files and the working directory belong to the process here, so its
+    // threads share them; Linux can give each thread its own.
     let thread_shares = CLONE_SIGHAND | CLONE_FILES | CLONE_FS;
     let valid = flags & (NAMESPACES | !KNOWN) == 0
         && needs(CLONE_THREAD, thread_shares)

@@ -175,6 +175,7 @@ pub fn exec(
     drop(process.set_executable(Some(ready.file)));
     process.exit_signal.store(Signal::SIGCHLD.number(), Ordering::Relaxed);
     process.dumpable.store(1, Ordering::Relaxed);
+    process.did_exec.store(true, Ordering::Relaxed);
     if thread.tid() != process.pid() {
         table::rename_thread(&thread.to_arc(), process.pid());
     }

@@ -31,10 +31,13 @@ pub use sched::finish_switch;
 pub use thread::current;
 pub use timer::{NEVER, alarm, set_alarm};
 
-use crate::arch::TrapFrame;
 use crate::arch::trap::PageFaultCode;
+use crate::arch::{TrapFrame, fpu};
 use crate::fs::FdTable;
-use signal::info::{BUS_ADRALN, BUS_ADRERR, FPE_INTDIV, ILL_ILLOPN, SEGV_ACCERR, SEGV_MAPERR, SI_KERNEL, TRAP_TRACE};
+use signal::info::{
+    BUS_ADRALN, BUS_ADRERR, FPE_FLTDIV, FPE_FLTINV, FPE_FLTOVF, FPE_FLTRES, FPE_FLTUND, FPE_INTDIV, ILL_ILLOPN,
+    SEGV_ACCERR, SEGV_MAPERR, SI_KERNEL, TRAP_TRACE,
+};
 use signal::{SigInfo, Signal, send};
 use thread::{Trap, try_current};
 
@@ -86,13 +89,37 @@ pub fn user_exception(frame: &mut TrapFrame, vector: u8, code: u64) {
         3 => SigInfo { code: SI_KERNEL, ..kernel(Signal::SIGTRAP) },
         6 => SigInfo::fault(Signal::SIGILL, ILL_ILLOPN, at),
         11 | 12 => kernel(Signal::SIGBUS),
-        16 | 19 => SigInfo::fault(Signal::SIGFPE, 0, at),
+        16 | 19 => SigInfo::fault(Signal::SIGFPE, float_code(fpu::pending_exceptions(vector == 19)), at),
         17 => SigInfo::fault(Signal::SIGBUS, BUS_ADRALN, 0),
         // Overflow, bounds, general protection and everything else.
         _ => kernel(Signal::SIGSEGV),
     };
     *current().trap.lock() = Trap { vector: u64::from(vector), error_code: code, address: 0 };
     send::force(info);
+}
+
+/// `si_code` of a `SIGFPE` for these floating-point exceptions (Linux's
+/// `fpu__exception_code`).
+fn float_code(exceptions: u32) -> i32 {
+    const INVALID: u32 = 1;
+    const DENORMAL: u32 = 2;
+    const DIVISION_BY_ZERO: u32 = 4;
+    const OVERFLOW: u32 = 8;
+    const UNDERFLOW: u32 = 16;
+    const INEXACT: u32 = 32;
+    if exceptions & INVALID != 0 {
+        FPE_FLTINV
+    } else if exceptions & DIVISION_BY_ZERO != 0 {
+        FPE_FLTDIV
+    } else if exceptions & OVERFLOW != 0 {
+        FPE_FLTOVF
+    } else if exceptions & (UNDERFLOW | DENORMAL) != 0 {
+        FPE_FLTUND
+    } else if exceptions & INEXACT != 0 {
+        FPE_FLTRES
+    } else {
+        0
+    }
 }
 
 /// Called by the timer interrupt, with interrupts disabled. `user`: it

@@ -191,6 +191,8 @@ pub struct Process {
     /// Used by children that were waited for.
     pub(super) children_usage: IrqMutex<Usage>,
     pub(super) dumpable: AtomicU32,
+    /// It has executed a program since it was forked.
+    pub(super) did_exec: AtomicBool,
     pub(super) no_new_privs: AtomicBool,
     pub(super) subreaper: AtomicBool,
 }
@@ -294,6 +296,7 @@ impl Process {
             dead_usage: IrqMutex::new(Usage::default()),
             children_usage: IrqMutex::new(Usage::default()),
             dumpable: AtomicU32::new(1),
+            did_exec: AtomicBool::new(false),
             no_new_privs: AtomicBool::new(false),
             subreaper: AtomicBool::new(false),
         })
@@ -460,6 +463,11 @@ impl Process {
     /// Makes orphaned descendants its children, or not.
     pub fn set_subreaper(&self, value: bool) {
         self.subreaper.store(value, Ordering::Relaxed);
+    }
+
+    /// Whether it has executed a program since it was forked.
+    pub fn did_exec(&self) -> bool {
+        self.did_exec.load(Ordering::Relaxed)
     }
 
     /// `PR_GET_NO_NEW_PRIVS`.

@@ -23,6 +23,16 @@ pub const BUS_ADRERR: i32 = 2;
 pub const ILL_ILLOPN: i32 = 2;
 /// `si_code` of `SIGFPE`: integer division by zero (or its overflow).
 pub const FPE_INTDIV: i32 = 1;
+/// `si_code` of `SIGFPE`: division by zero.
+pub const FPE_FLTDIV: i32 = 3;
+/// `si_code` of `SIGFPE`: overflow.
+pub const FPE_FLTOVF: i32 = 4;
+/// `si_code` of `SIGFPE`: underflow.
+pub const FPE_FLTUND: i32 = 5;
+/// `si_code` of `SIGFPE`: inexact result.
+pub const FPE_FLTRES: i32 = 6;
+/// `si_code` of `SIGFPE`: invalid operation.
+pub const FPE_FLTINV: i32 = 7;
 /// `si_code` of `SIGTRAP`: trace trap.
 pub const TRAP_TRACE: i32 = 2;
 /// `si_code` of `SIGCHLD`.
