@@ -8,7 +8,7 @@ use crate::drivers::{debug_exit, fw_cfg};
 use crate::elf::stack::Strings;
 use crate::error;
 use crate::fs::{self, FsContext};
-use crate::memory::{try_filled, try_push};
+use crate::memory::{memory, try_filled, try_push};
 
 /// Exit status of a machine whose program is not there, as a shell has it.
 const NOT_FOUND: i32 = 127;
@@ -32,6 +32,7 @@ pub fn run() -> ! {
 
 /// Says whether there is a program.
 fn start() -> Result<bool, Errno> {
+    apply_options(&read_blob("opt/mm/options")?);
     let Some(path) = fs::program_path()? else { return Ok(false) };
     let root = fs::root()?;
     let file = fs::open_exec(&root, &path)?;
@@ -51,6 +52,19 @@ fn start() -> Result<bool, Errno> {
         FsContext::new(root)?,
     )?;
     Ok(true)
+}
+
+/// Does what the kernel's options say; there is a space between each two.
+///
+/// `norandom`: no address is chosen at random, as with `kernel.randomize_va_space` 0.
+fn apply_options(options: &[u8]) {
+    for option in options.split(|&byte| byte == b' ') {
+        match option {
+            b"" => {}
+            b"norandom" => memory().sysctl().set_randomize_va_space(0),
+            unknown => error!("unknown option {}", unknown.escape_ascii()),
+        }
+    }
 }
 
 fn read_blob(name: &str) -> Result<Vec<u8>, Errno> {
