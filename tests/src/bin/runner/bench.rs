@@ -148,7 +148,10 @@ fn on_this_kernel(args: &BenchArgs, places: &crate::Places, program: &Path) -> R
     let mut command = Command::new(&places.boot);
     command.arg("run").arg("--images").arg(&places.images);
     command.args(["--firmware", "bios", "--smp", "1", "--mem", MEMORY, "--cpu", CPU, "--icount"]);
-    command.args(["--stdin", "null", "--timeout", &args.timeout.to_string(), "--"]).arg(program);
+    // What a call costs depends on which page tables a mapping shares: always the same.
+    command
+        .args(["--option", "norandom", "--stdin", "null", "--timeout", &args.timeout.to_string(), "--"])
+        .arg(program);
     let limit = Duration::from_secs(args.timeout + 30);
     let output = process::run(&mut command, limit).with_context(|| format!("cannot run {}", places.boot.display()))?;
     parse(&output.text().replace("\r\n", "\n")).with_context(|| output.stderr)

@@ -26,7 +26,8 @@ pub struct Linux<'a> {
     pub memory: &'a str,
     pub cpu: &'a str,
     pub cpus: u32,
-    /// Whether guest time is the number of instructions executed.
+    /// Whether guest time is the number of instructions executed, and addresses are
+    /// the same each time.
     pub icount: bool,
     pub timeout: Duration,
 }
@@ -71,7 +72,8 @@ impl Linux<'_> {
             command.args(["-icount", "shift=0"]);
         }
         command.args(["-cpu", self.cpu, "-m", self.memory, "-smp", &self.cpus.to_string()]);
-        command.args(["-append", PARAMETERS, "-serial", "stdio"]);
+        let parameters = format!("{PARAMETERS}{}", if self.icount { " norandmaps" } else { "" });
+        command.args(["-append", &parameters, "-serial", "stdio"]);
         command.arg("-kernel").arg(self.vmlinuz).arg("-initrd").arg(initramfs);
         let mut debug = std::ffi::OsString::from("file:");
         debug.push(status);

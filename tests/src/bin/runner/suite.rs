@@ -128,11 +128,13 @@ impl Program {
 /// The limits that the programs know: those of a fresh Linux, and of this kernel.
 fn usual_limits() -> std::io::Result<()> {
     let stack = libc::rlimit { rlim_cur: 8 << 20, rlim_max: libc::RLIM_INFINITY };
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: sets limits of the process that is about to execute the program. That a
     // hard limit cannot be raised does not matter.
     unsafe {
-        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        libc::getrlimit(libc::RLIMIT_CORE, &raw mut core);
+        core.rlim_cur = 0;
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const core);
         if libc::setrlimit(libc::RLIMIT_STACK, &raw const stack) != 0 {
             let stack = libc::rlimit { rlim_cur: 8 << 20, rlim_max: 8 << 20 };
             libc::setrlimit(libc::RLIMIT_STACK, &raw const stack);
@@ -253,7 +255,7 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
         for machine in MATRIX {
             add(&format!("C with {libc}"), &program, machine, Expect::Same);
         }
-        for name in ["files", "channels", "proc"] {
+        for name in ["files", "channels", "procfs"] {
             let program = Program::new(places.build.join("c").join(libc).join(name), &[]);
             add(&format!("{name} with {libc}"), &program, BIOS, Expect::Same);
         }
