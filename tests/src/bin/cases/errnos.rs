@@ -100,7 +100,7 @@ fn mmap_addresses() -> Outcome {
                 // At 0 who has the privilege may map; and the last bytes Linux takes for an
                 // error number, and returns it.
                 let fixed = flags & (FIXED | NOREPLACE) != 0;
-                if fixed && (addr < 1 << 16 || addr > usize::MAX - PAGE + 1) {
+                if fixed && !(1 << 16..=usize::MAX - PAGE).contains(&addr) {
                     continue;
                 }
                 let result = sys::mmap(addr, len, R, flags);
