@@ -298,6 +298,10 @@ static void reading(void)
 	close(fd);
 	int fds[2];
 	pipe(fds);
+	to = open("copy", O_RDWR);
+	TRY(sendfile(to, fds[0], 0, 1));
+	TRY(sendfile(to, fds[0], &(off_t){0}, 1));
+	close(to);
 	TRY(fallocate(fds[1], 0, 0, 1));
 	TRY(lseek(fds[0], 0, SEEK_SET));
 	TRY(pread(fds[0], text, 1, 0));

@@ -3,7 +3,7 @@
 use mm::{Errno, Platform};
 
 use super::file::{File, FileOps, Seek};
-use super::io::{Sink, Source, partial};
+use super::io::{Sink, Source, partial, should_stop};
 use super::poll::{Events, Readiness};
 use super::tty;
 use crate::memory::memory;
@@ -114,10 +114,13 @@ pub fn fill(sink: &mut Sink<'_>, make: impl Fn(&mut [u8])) -> Result<usize, Errn
     while sink.remaining() > 0 && (done == 0 || !super::signal_pending()) {
         let count = sink.remaining().min(CHUNK);
         make(&mut buffer[..count]);
-        match sink.put(&buffer[..count]) {
-            Ok(0) => break,
-            Ok(count) => done += count,
+        let count = match sink.put(&buffer[..count]) {
+            Ok(count) => count,
             Err(error) => return partial(done, error),
+        };
+        done += count;
+        if count == 0 || should_stop(done, count) {
+            break;
         }
     }
     Ok(done)

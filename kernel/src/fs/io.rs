@@ -11,15 +11,26 @@ use alloc::vec::Vec;
 use mm::{Errno, PAGE_SIZE, TASK_SIZE};
 
 use crate::arch::usercopy::{copy_from_user, copy_to_user, read_user};
+use crate::task;
 
 /// The most bytes one call transfers (Linux's `MAX_RW_COUNT`).
 pub const MAX_TRANSFER: usize = 0x7fff_f000;
 /// The most pieces of one vectored call (`UIO_MAXIOV`).
 const MAX_PIECES: usize = 1024;
 
+/// After how many bytes a transfer lets other threads run.
+const STRIDE: usize = 64 * 1024;
+
 /// What a call that moved `done` bytes before it met `error` returns.
 pub fn partial(done: usize, error: Errno) -> Result<usize, Errno> {
     if done > 0 { Ok(done) } else { Err(error) }
+}
+
+/// To be called by a long transfer that has moved `done` bytes, `step` of them
+/// just now, with no spin lock held: lets other threads run every now and then.
+/// Says whether to end early, because the process is to exit.
+pub fn should_stop(done: usize, step: usize) -> bool {
+    done / STRIDE != (done - step) / STRIDE && task::between_steps()
 }
 
 /// A range of user memory, in bytes.

@@ -11,7 +11,7 @@ use mm::Errno;
 use spin::Mutex;
 
 use super::file::File;
-use super::io::{Sink, Source, partial};
+use super::io::{Sink, Source, partial, should_stop};
 use super::poll::{Events, Readiness, Stamp};
 use crate::arch::usercopy::{copy_from_user, copy_to_user, read_user, write_user};
 use crate::drivers::console;
@@ -130,13 +130,14 @@ pub fn write(source: &mut Source<'_>) -> Result<usize, Errno> {
     let mut buffer = [0; CHUNK];
     let mut done = 0;
     while source.remaining() > 0 {
-        match source.take(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => {
-                console::write(&buffer[..count]);
-                done += count;
-            }
+        let count = match source.take(&mut buffer) {
+            Ok(count) => count,
             Err(error) => return partial(done, error),
+        };
+        console::write(&buffer[..count]);
+        done += count;
+        if count == 0 || should_stop(done, count) {
+            break;
         }
     }
     Ok(done)

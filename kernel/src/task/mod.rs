@@ -144,6 +144,17 @@ pub fn tick(user: bool) {
     sched::tick();
 }
 
+/// Between the steps of a long system call, with no spin lock held: lets others
+/// run if the current thread's turn is over. Says whether the process is to
+/// exit, and the call better ends.
+pub fn between_steps() -> bool {
+    let Some(thread) = try_current() else { return false };
+    if sched::need_resched() {
+        sched::yield_now();
+    }
+    thread.process().is_exiting()
+}
+
 /// Called on the way back to user mode, interrupts enabled, when
 /// [`crate::arch::cpu::set_return_work`] was called since the last time:
 /// delivers signals and reschedules.

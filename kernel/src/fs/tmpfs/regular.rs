@@ -10,7 +10,7 @@ use crate::fs::Object;
 use crate::fs::claim::{Claim, Claims};
 use crate::fs::file::{File, FileOps, Seek};
 use crate::fs::inode::{Body, FileSystem, Inode, next_number};
-use crate::fs::io::{Sink, Source, partial};
+use crate::fs::io::{Sink, Source, partial, should_stop};
 use crate::fs::poll::{Events, Readiness};
 use crate::fs::sleep_lock::SleepLock;
 use crate::memory::memory;
@@ -174,10 +174,13 @@ impl Regular {
                 return Ok(done);
             }
             let count = self.object.read(at, &mut buffer[..count]);
-            match sink.put(&buffer[..count]) {
-                Ok(0) => return Ok(done),
-                Ok(count) => done += count,
+            let count = match sink.put(&buffer[..count]) {
+                Ok(count) => count,
                 Err(error) => return partial(done, error),
+            };
+            done += count;
+            if count == 0 || should_stop(done, count) {
+                return Ok(done);
             }
         }
     }
@@ -198,10 +201,13 @@ impl Regular {
         let mut done = 0;
         while source.remaining() > 0 {
             let at = offset.saturating_add(done as u64);
-            match self.write_chunk(source, at, &mut buffer) {
-                Ok(0) => break,
-                Ok(count) => done += count,
+            let count = match self.write_chunk(source, at, &mut buffer) {
+                Ok(count) => count,
                 Err(error) => return partial(done, error),
+            };
+            done += count;
+            if count == 0 || should_stop(done, count) {
+                break;
             }
         }
         Ok(done)

@@ -8,7 +8,7 @@ use crate::fs::File;
 use crate::fs::claim::Claim;
 use crate::fs::file::Seek;
 use crate::fs::inode::{Body, Inode};
-use crate::fs::io::{MAX_TRANSFER, Sink, Source, partial};
+use crate::fs::io::{MAX_TRANSFER, Sink, Source, partial, should_stop};
 use crate::fs::page::Page;
 
 /// An offset that must not be negative.
@@ -214,6 +214,9 @@ fn copy(from: &File, from_place: &mut Place, to: &File, to_place: &mut Place, le
             give_back(from, from_place, read - written);
             break;
         }
+        if should_stop(done, written) {
+            break;
+        }
     }
     Ok(done)
 }
@@ -221,7 +224,7 @@ fn copy(from: &File, from_place: &mut Place, to: &File, to_place: &mut Place, le
 /// Moves the position of a file back by what was read from it in vain.
 fn give_back(file: &File, place: &Place, count: usize) {
     if place.offset.is_none() {
-        // A stream cannot; what was read from it is lost, as in a copy by hand.
+        // Fails if a signal comes meanwhile; what was read is lost then.
         let _ = file.seek(-(count as i64), 1);
     }
 }
@@ -230,6 +233,10 @@ pub fn send_file(to: i32, from: i32, user_offset: usize, len: usize) -> Result<u
     let (from, to) = (usable(from)?, usable(to)?);
     if !from.readable() || !to.writable() {
         return Err(Errno::EBADF);
+    }
+    if user_offset == 0 && from.ops().seek(&from) == Seek::Stream {
+        // What cannot be written could not be given back.
+        return Err(Errno::EINVAL);
     }
     let mut from_place = Place::new(&from, user_offset)?;
     let mut to_place = Place { user: 0, offset: None };
