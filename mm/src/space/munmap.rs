@@ -3,7 +3,8 @@
 use super::account::Totals;
 use super::{AddressSpace, SpaceError, State};
 use crate::paging::TlbGather;
-use crate::vma::{Needs, Spares, retire};
+use crate::slab::Ref;
+use crate::vma::{Needs, Spares, Vma, VmaTree, retire};
 use crate::{PageRange, Platform, TASK_SIZE, VmaFlags, is_page_aligned, page_align_up};
 
 /// What becomes of the page tables of a range that is unmapped.
@@ -11,8 +12,8 @@ use crate::{PageRange, Platform, TASK_SIZE, VmaFlags, is_page_aligned, page_alig
 pub(super) enum Tables {
     /// They go where nothing else needs them.
     Free,
-    /// They stay: something new is about to be mapped in the range, and may
-    /// have made sure of them already.
+    /// They stay: something new is about to be mapped in the range, or near it,
+    /// and has made sure of its tables already.
     Keep,
 }
 
@@ -83,12 +84,33 @@ impl<P: Platform> AddressSpace<'_, P> {
             retire(self.mem, vma);
         }
         if keep == Tables::Free {
-            let floor = next.map_or_else(|| vmas.last(), |next| next.prev());
-            let floor = floor.map_or(0, |vma| vma.end());
-            let ceiling = next.map_or(TASK_SIZE, |vma| vma.start());
-            self.tables.free_tables(self.mem, range, floor, ceiling, &mut gather);
+            self.free_tables_before(vmas, range, next, &mut gather);
         }
         gather.finish();
+    }
+
+    /// Frees the tables that only `range` needed, which has been unmapped with
+    /// [`Tables::Keep`].
+    pub(super) fn free_kept_tables(&self, state: &State, range: PageRange) {
+        let mut gather = TlbGather::new(self.mem, &self.tables);
+        let next = state.vmas.find(range.start());
+        self.free_tables_before(&state.vmas, range, next, &mut gather);
+        gather.finish();
+    }
+
+    /// Frees the tables that only `range` needed, where nothing is mapped any
+    /// more; `next` is the VMA after it.
+    fn free_tables_before(
+        &self,
+        vmas: &VmaTree,
+        range: PageRange,
+        next: Option<Ref<Vma>>,
+        gather: &mut TlbGather<'_, P>,
+    ) {
+        let prev = next.map_or_else(|| vmas.last(), |next| next.prev());
+        let floor = prev.map_or(0, |vma| vma.end());
+        let ceiling = next.map_or(TASK_SIZE, |vma| vma.start());
+        self.tables.free_tables(self.mem, range, floor, ceiling, gather);
     }
 
     /// Takes `pages` of a VMA with `flags` off the books.

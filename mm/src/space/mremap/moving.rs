@@ -61,9 +61,13 @@ impl<P: Platform> AddressSpace<'_, P> {
             self.unmap_commit(state, mv.target, Tables::Keep, &mut spares);
         }
         if let Some(tail) = mv.tail {
-            self.unmap_commit(state, tail, Tables::Free, &mut spares);
+            self.unmap_commit(state, tail, Tables::Keep, &mut spares);
         }
         self.move_commit(state, &mv, &tables, &mut spares);
+        // Not before: it might have taken the target's new tables along.
+        if let Some(tail) = mv.tail {
+            self.free_kept_tables(state, tail);
+        }
         // That both were there for a moment does not count.
         state.totals.peak = peak.max(state.totals.total);
 
