@@ -149,6 +149,7 @@ impl<P: Platform> Memory<P> {
     /// [`OutOfMemory`] when there is no such block, as always for an order
     /// above [`MAX_ORDER`](crate::MAX_ORDER).
     #[inline]
+    #[cfg_attr(test, track_caller)]
     pub fn alloc(&self, kind: FrameKind, order: u8) -> Result<OwnedFrame, OutOfMemory> {
         self.allocation_site()?;
         self.alloc_uncounted(kind, order)
@@ -160,6 +161,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// [`OutOfMemory`] when no frame is free.
     #[inline]
+    #[cfg_attr(test, track_caller)]
     pub fn alloc_zeroed(&self, kind: FrameKind) -> Result<OwnedFrame, OutOfMemory> {
         let frame = self.alloc(kind, 0)?;
         // SAFETY: the frame is owned, so nothing else accesses it.
@@ -298,6 +300,7 @@ impl<P: Platform> Memory<P> {
 
     /// Passed by everything that may fail for want of memory.
     #[inline]
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn allocation_site(&self) -> Result<(), OutOfMemory> {
         #[cfg(any(test, feature = "fault-injection"))]
         self.injection.pass()?;
@@ -323,6 +326,13 @@ impl<P: Platform> Memory<P> {
     /// the crate's objects, counting from 1; 0 makes none fail.
     pub fn fail_nth_allocation(&self, n: usize) {
         self.injection.arm(n);
+    }
+
+    /// The places in the source that have allocated on this machine, and
+    /// whether one of their allocations was made to fail.
+    #[cfg(test)]
+    pub(crate) fn allocation_sites(&self) -> Vec<(&'static core::panic::Location<'static>, bool)> {
+        self.injection.sites()
     }
 
     /// Whether the failure asked for has happened since it was asked for.

@@ -178,6 +178,7 @@ impl<T: Default + Sync> Arena<T> {
     ///
     /// [`OutOfMemory`] when no slot is free and no frame either.
     #[inline]
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn alloc<P: Platform>(&self, memory: &Memory<P>) -> Result<Ref<T>, OutOfMemory> {
         memory.allocation_site()?;
         let mut free = self.free.lock();
@@ -205,6 +206,7 @@ impl<T: Default + Sync> Arena<T> {
     /// # Errors
     ///
     /// [`OutOfMemory`], and then none has been drawn.
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn reserve<P: Platform>(&self, memory: &Memory<P>, count: usize) -> Result<Reserve<'_, T>, OutOfMemory> {
         let mut reserve = Reserve { arena: self, slots: FreeList::new() };
         if count == 0 {

@@ -84,6 +84,7 @@ impl<'m> Spares<'m> {
     /// # Errors
     ///
     /// [`OutOfMemory`], and then nothing has been drawn.
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn reserve<P: Platform>(memory: &'m Memory<P>, needs: Needs) -> Result<Spares<'m>, OutOfMemory> {
         let arenas = &memory.arenas;
         Ok(Spares {

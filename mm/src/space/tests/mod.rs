@@ -5,8 +5,11 @@
 //! wrong entry shows as wrong contents.
 
 mod basics;
+mod injection;
+mod linux_mremap;
 mod model;
 mod property;
+mod snapshot;
 
 use crate::sim::{self, Access, SimPlatform};
 use crate::{AddressSpace, FaultAccess, FaultError, Limits, Memory, MmapRequest, PAGE_SIZE, SpaceError, VmaFlags};

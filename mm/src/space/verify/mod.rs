@@ -40,9 +40,9 @@ impl<P: Platform> AddressSpace<'_, P> {
         self.verify_totals(&state);
         let resident = Resident::default();
         self.tables.verify(self.mem, |visit| match visit {
-            Visit::Table { start, end, .. } => {
+            Visit::Table { pfn, start, end } => {
                 let needed = state.vmas.find(start).is_some_and(|vma| vma.start() < end);
-                assert!(needed, "a page table for {start:#x}..{end:#x}, where nothing is mapped");
+                assert!(needed, "{pfn:?}: a page table for {start:#x}..{end:#x}, where nothing is mapped");
             }
             Visit::Leaf { addr, level, entry } => {
                 assert!(level == Level::Pte && entry.maps_page(), "{entry:?} at {addr:#x}");
