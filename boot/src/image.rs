@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use bootloader::{BootConfig, DiskImageBuilder};
 use clap::Args;
 
+use crate::bios_disk;
 use crate::qemu::Firmware;
 
 /// Arguments of `boot image`.
@@ -50,7 +51,7 @@ pub fn build(args: &ImageArgs) -> anyhow::Result<()> {
         let target = path(&args.out, firmware);
         let new = target.with_extension("img.new");
         match firmware {
-            Firmware::Bios => builder.create_bios_image(&new),
+            Firmware::Bios => builder.create_bios_image(&new).and_then(|()| bios_disk::coarsen(&new)),
             Firmware::Uefi => builder.create_uefi_image(&new),
         }
         .with_context(|| format!("cannot build {}", target.display()))?;

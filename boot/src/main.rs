@@ -8,6 +8,7 @@
 //! the kernel, QEMU and this tool have to say goes to stderr. The exit status
 //! is the program's own, or one of those in [`outcome`].
 
+mod bios_disk;
 mod console;
 mod image;
 mod outcome;

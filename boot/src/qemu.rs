@@ -93,7 +93,7 @@ pub fn arguments(machine: &Machine<'_>, sockets: &Path, files: &[(&str, PathBuf)
         arguments.add("-bios", &[&ovmf]);
     }
     // With `snapshot` the image is never written, and any number of machines share it.
-    arguments.add("-drive", &[&"format=raw,snapshot=on,file=", &escaped(machine.image)]);
+    arguments.add("-drive", &[&"if=virtio,format=raw,snapshot=on,file=", &escaped(machine.image)]);
 
     for channel in Channel::ALL {
         let name = channel.name();
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn commas_in_paths_are_doubled() {
-        assert_eq!(values(&machine(), "-drive"), ["format=raw,snapshot=on,file=a,,b.img"]);
+        assert_eq!(values(&machine(), "-drive"), ["if=virtio,format=raw,snapshot=on,file=a,,b.img"]);
         assert_eq!(values(&machine(), "-fw_cfg"), ["name=opt/mm/program,file=/bin/x,,y"]);
     }
 

@@ -80,6 +80,7 @@ impl Sector {
         assert!(self.0.len() <= 0x1f0, "too much for a boot sector");
         self.0.resize(510, 0);
         self.0.extend([0x55, 0xaa]);
+        self.0.resize(1 << 20, 0); // the firmware does not believe in smaller disks
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("bios.img"), &self.0).unwrap();
         directory
@@ -91,7 +92,11 @@ fn command(images: &Path, options: &[&str]) -> Command {
     let program = images.join("program");
     fs::write(&program, "").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_boot"));
-    command.args(["run", "--images"]).arg(images).args(options).arg(program);
+    command.args(["run", "--images"]).arg(images).args(options);
+    if !options.contains(&"--timeout") {
+        command.args(["--timeout", "120"]);
+    }
+    command.arg(program);
     command.stdin(Stdio::null());
     command
 }
