@@ -7,7 +7,7 @@
 
 use core::sync::atomic::{AtomicIsize, Ordering};
 
-use crate::addr::{PAGE_SIZE, Pfn, is_page_aligned};
+use crate::addr::{Pfn, is_page_aligned};
 use crate::errno::OutOfMemory;
 use crate::frame::{Frame, FrameAllocator, FrameKind, InitError, OwnedFrame, clear_page};
 use crate::object::Object;
@@ -175,7 +175,12 @@ impl<P: Platform> Memory<P> {
         let order = frame.order();
         let pfn = frame.into_raw();
         debug_assert!(self.frame(pfn).refcount() <= 1, "{pfn:?} is still referenced");
-        self.poison(pfn, order);
+        // In host tests, the use of a frame after it was freed shall show.
+        #[cfg(any(test, feature = "sim"))]
+        // SAFETY: the block is owned, and nothing uses it any more.
+        unsafe {
+            self.page_ptr(pfn).write_bytes(0xa5, crate::addr::PAGE_SIZE << order);
+        }
         self.frames.free(self.platform.current_cpu(), pfn, order);
     }
 
@@ -305,18 +310,6 @@ impl<P: Platform> Memory<P> {
         #[cfg(any(test, feature = "fault-injection"))]
         self.injection.pass()?;
         Ok(())
-    }
-
-    /// In host tests, makes the use of a frame after it was freed show.
-    #[inline]
-    fn poison(&self, pfn: Pfn, order: u8) {
-        #[cfg(any(test, feature = "sim"))]
-        // SAFETY: the caller owns the block and is about to free it.
-        unsafe {
-            self.page_ptr(pfn).write_bytes(0xa5, PAGE_SIZE << order);
-        }
-        #[cfg(not(any(test, feature = "sim")))]
-        let _ = (pfn, order, PAGE_SIZE);
     }
 }
 

@@ -86,18 +86,6 @@ impl<T> RwLock<T> {
     pub(crate) fn write(&self) -> WriteGuard<'_, T> {
         self.0.write()
     }
-
-    /// Joins the readers if no writer holds the lock.
-    #[inline]
-    pub(crate) fn try_read(&self) -> Option<ReadGuard<'_, T>> {
-        self.0.try_read()
-    }
-
-    /// Takes the lock alone if nobody holds it.
-    #[inline]
-    pub(crate) fn try_write(&self) -> Option<WriteGuard<'_, T>> {
-        self.0.try_write()
-    }
 }
 
 impl<T: Default> Default for RwLock<T> {

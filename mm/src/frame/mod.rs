@@ -199,7 +199,7 @@ impl Frame {
     }
 
     /// Takes the lock of the page table that the frame is, if it is free.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn try_table_lock(&self) -> Option<SpinLockGuard<'_, ()>> {
         self.table_lock.try_lock()
     }
@@ -284,6 +284,7 @@ impl OwnedFrame {
 
     /// Gives the reference up to the caller's own keeping.
     #[inline]
+    #[allow(clippy::forget_non_drop, reason = "on the host, one that is dropped is noticed")]
     pub fn into_raw(self) -> Pfn {
         let pfn = self.pfn;
         mem::forget(self);

@@ -19,13 +19,11 @@ fn give_back(memory: &Memory<SimPlatform>, frames: Vec<OwnedFrame>) {
 }
 
 /// Takes `regions` into use, in frames counted from the start of RAM.
-fn memory_of(frames: usize, regions: &[std::ops::Range<u64>]) -> Result<Memory<SimPlatform>, InitError> {
+fn memory_of(frames: usize, regions: &[(u64, u64)]) -> Result<Memory<SimPlatform>, InitError> {
     let platform = SimPlatform::new(1, frames);
     let base = platform.ram().start;
-    let regions: Vec<_> = regions
-        .iter()
-        .map(|region| PhysRange { start: base + region.start * 4096, end: base + region.end * 4096 })
-        .collect();
+    let regions: Vec<_> =
+        regions.iter().map(|region| PhysRange { start: base + region.0 * 4096, end: base + region.1 * 4096 }).collect();
     // SAFETY: the platform owns the memory and gives it to nobody else.
     unsafe { Memory::new(platform, &regions, None) }
 }
@@ -204,7 +202,7 @@ fn a_frame_outside_memory_is_reserved() {
 
 #[test]
 fn holes_are_never_given_out_and_nothing_merges_across_them() {
-    let memory = memory_of(4096, &[0..1000, 1001..2048, 3000..4096]).unwrap();
+    let memory = memory_of(4096, &[(0, 1000), (1001, 2048), (3000, 4096)]).unwrap();
     let base = Pfn::containing(memory.platform().ram().start).0;
     let records = 4097usize.div_ceil(PAGE_SIZE / size_of::<Frame>());
     assert_eq!(memory.total_frames(), 1000 + 1047 + 1096 - records);
@@ -222,7 +220,7 @@ fn holes_are_never_given_out_and_nothing_merges_across_them() {
 
 #[test]
 fn touching_regions_are_one_memory() {
-    let memory = memory_of(4096, &[512..1024, 0..512, 1024..4096]).unwrap();
+    let memory = memory_of(4096, &[(512, 1024), (0, 512), (1024, 4096)]).unwrap();
     // The records are in the smallest region that has room: the first one.
     let blocks = take_all(&memory, MAX_ORDER);
     assert_eq!(blocks.len(), 3);
@@ -231,16 +229,14 @@ fn touching_regions_are_one_memory() {
 
 #[test]
 fn bad_regions_are_refused() {
-    let init = |regions: &[std::ops::Range<u64>]| memory_of(256, regions).err();
+    let init = |regions: &[(u64, u64)]| memory_of(256, regions).err();
     assert_eq!(init(&[]), Some(InitError::NoRoom));
-    assert_eq!(init(&[7..7]), Some(InitError::NoRoom));
-    #[expect(clippy::reversed_empty_ranges)]
-    let reversed = 9..7;
-    assert_eq!(init(&[reversed]), Some(InitError::BadRegion));
-    assert_eq!(init(&[0..20, 19..30]), Some(InitError::Overlap));
-    assert_eq!(init(&[0..1]), Some(InitError::NoRoom));
-    assert_eq!(init(&[0..1, 200..202]), Some(InitError::NoRoom));
-    assert_eq!(init(&[7..7, 0..40]), None);
+    assert_eq!(init(&[(7, 7)]), Some(InitError::NoRoom));
+    assert_eq!(init(&[(9, 7)]), Some(InitError::BadRegion));
+    assert_eq!(init(&[(0, 20), (19, 30)]), Some(InitError::Overlap));
+    assert_eq!(init(&[(0, 1)]), Some(InitError::NoRoom));
+    assert_eq!(init(&[(0, 1), (200, 202)]), Some(InitError::NoRoom));
+    assert_eq!(init(&[(7, 7), (0, 40)]), None);
 
     let platform = SimPlatform::new(1, 64);
     let start = platform.ram().start;

@@ -20,7 +20,6 @@ mod index;
 mod tests;
 
 use core::fmt;
-use core::mem;
 use core::ptr;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -427,19 +426,6 @@ impl<'m, P: Platform> ObjectRef<'m, P> {
     /// The object itself; the reference stays with `self`.
     pub(crate) fn raw(&self) -> Ref<Object> {
         self.object
-    }
-
-    /// The object itself, with the reference.
-    pub(crate) fn into_raw(self) -> Ref<Object> {
-        let object = self.object;
-        mem::forget(self);
-        object
-    }
-
-    /// A reference of its own to an object that the caller keeps alive.
-    pub(crate) fn from_borrowed(memory: &'m Memory<P>, object: Ref<Object>) -> ObjectRef<'m, P> {
-        memory.get_object(object);
-        ObjectRef { memory, object }
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! An [`Arena`] hands out places ("slots") for objects of one type, cut from
 //! whole frames. It is *type-stable*: a slot holds a valid object from the
-//! moment its frame joins the arena until the arena is destroyed, whether it
-//! is handed out or not. So who follows a stale [`Ref`] finds an object, if
+//! moment its frame joins the arena, for good, whether it is handed out or not;
+//! frames never go back. So who follows a stale [`Ref`] finds an object, if
 //! not the one it looked for, and checks that under the object's lock; this is
 //! what lets readers look things up without locks.
 //!
@@ -16,9 +16,9 @@ use core::ops::Deref;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-use crate::addr::{PAGE_SIZE, Pfn};
+use crate::addr::PAGE_SIZE;
 use crate::errno::OutOfMemory;
-use crate::frame::{FrameKind, OwnedFrame};
+use crate::frame::FrameKind;
 use crate::memory::Memory;
 use crate::platform::Platform;
 use crate::sync::SpinLock;
@@ -33,15 +33,20 @@ const OBJECTS_PER_CHUNK: usize = 8;
 #[repr(C)]
 struct Slot<T> {
     value: T,
-    /// The next free slot, when this one is free.
+    /// The next free slot, when this one is free. When it is handed out, and
+    /// assertions are on, [`Slot::IN_USE`].
     next: AtomicPtr<Slot<T>>,
+}
+
+impl<T> Slot<T> {
+    const IN_USE: *mut Slot<T> = core::ptr::dangling_mut();
 }
 
 /// An object in an arena.
 ///
-/// A plain address: copying it copies no ownership. The object exists as long
-/// as the arena does, though it may by then have been freed and be in use as
-/// another one.
+/// A plain address: copying it copies no ownership. There is an object as long
+/// as the [`Memory`] exists, though the one that was meant may have been freed
+/// and its place be in use for another.
 pub(crate) struct Ref<T>(NonNull<Slot<T>>);
 
 impl<T> Ref<T> {
@@ -55,8 +60,8 @@ impl<T> Ref<T> {
     ///
     /// # Safety
     ///
-    /// `address` comes from `as_usize` of a `Ref<T>` to an arena that has not
-    /// been destroyed.
+    /// `address` comes from `as_usize` of a `Ref<T>`, and the [`Memory`] that
+    /// its arena took it from is still there.
     #[inline]
     pub(crate) unsafe fn from_usize(address: usize) -> Ref<T> {
         let slot = core::ptr::with_exposed_provenance_mut(address);
@@ -71,8 +76,8 @@ impl<T> Deref for Ref<T> {
     #[inline]
     fn deref(&self) -> &T {
         // SAFETY: every slot was initialised before the first reference to it
-        // was made, and stays as it is until the arena is destroyed, which is
-        // promised not to happen while references are in use.
+        // was made, and stays as it is as long as the memory is there, which
+        // everything that follows references has borrowed.
         unsafe { &(*self.0.as_ptr()).value }
     }
 }
@@ -119,10 +124,8 @@ unsafe impl<T: Sync> Sync for Ref<T> {}
 /// field it cares about.
 pub(crate) struct Arena<T> {
     free: SpinLock<FreeList<T>>,
-    /// Objects handed out, reserved ones included.
-    in_use: AtomicUsize,
-    /// First frame of the newest chunk, linked on through `Frame::index`; 0: none.
-    chunks: AtomicUsize,
+    /// Slots in all, free or not.
+    slots: AtomicUsize,
 }
 
 /// Free slots, linked through themselves.
@@ -141,8 +144,7 @@ impl<T> FreeList<T> {
 
     #[inline]
     fn push(&mut self, slot: NonNull<Slot<T>>) {
-        // SAFETY: slots are initialised and live as long as the arena (see
-        // `Ref::deref`); `next` is an atomic.
+        // SAFETY: slots are initialised and stay (see `Ref::deref`); `next` is an atomic.
         unsafe { (*slot.as_ptr()).next.store(self.head, Ordering::Relaxed) };
         self.head = slot.as_ptr();
         self.len += 1;
@@ -169,7 +171,7 @@ impl<T: Default + Sync> Arena<T> {
     /// An arena without memory.
     pub(crate) const fn new() -> Arena<T> {
         const { assert!(align_of::<Slot<T>>() >= 8 && align_of::<Slot<T>>() <= PAGE_SIZE) };
-        Arena { free: SpinLock::new(FreeList::new()), in_use: AtomicUsize::new(0), chunks: AtomicUsize::new(0) }
+        Arena { free: SpinLock::new(FreeList::new()), slots: AtomicUsize::new(0) }
     }
 
     /// Hands out an object.
@@ -189,16 +191,17 @@ impl<T: Default + Sync> Arena<T> {
                 free.pop().ok_or(OutOfMemory)?
             }
         };
-        self.count(1);
-        Ok(Ref(slot))
+        Ok(hand_out(slot))
     }
 
     /// Takes an object back, which nobody uses any more; stale references may exist.
     #[inline]
     pub(crate) fn free(&self, object: Ref<T>) {
+        // SAFETY: as in `Ref::deref`.
+        let next = unsafe { &(*object.0.as_ptr()).next };
+        debug_assert_eq!(next.load(Ordering::Relaxed), Slot::IN_USE, "freed twice");
         let mut free = self.free.lock();
         free.push(object.0);
-        self.count(-1);
     }
 
     /// Draws `count` objects for later.
@@ -223,51 +226,20 @@ impl<T: Default + Sync> Arena<T> {
             let Some(slot) = free.pop() else { break };
             reserve.slots.push(slot);
         }
-        self.count(count as isize);
         Ok(reserve)
     }
 
     /// Objects handed out, reserved ones included.
+    #[cfg(test)]
     pub(crate) fn in_use(&self) -> usize {
-        self.in_use.load(Ordering::Relaxed)
-    }
-
-    /// Gives all memory back to the frame allocator.
-    ///
-    /// # Safety
-    ///
-    /// No [`Ref`] into the arena is followed any more.
-    pub(crate) unsafe fn destroy<P: Platform>(&mut self, memory: &Memory<P>) {
-        *self.free.lock() = FreeList::new();
-        self.in_use.store(0, Ordering::Relaxed);
-        let mut chunk = self.chunks.swap(0, Ordering::Relaxed);
-        while chunk != 0 {
-            let pfn = Pfn(chunk);
-            chunk = memory.frame(pfn).index();
-            let slots = memory.page_ptr(pfn).cast::<Slot<T>>();
-            for index in 0..Self::CHUNK_SLOTS {
-                // SAFETY: `grow` initialised so many slots in each chunk, and
-                // the caller says that nobody uses any of them now.
-                unsafe { slots.add(index).drop_in_place() };
-            }
-            // SAFETY: `grow` allocated the block with this order, kept its one
-            // reference, and the slots in it are gone.
-            memory.free(unsafe { OwnedFrame::from_raw(pfn, Self::CHUNK_ORDER) });
-        }
-    }
-
-    /// Called with the lock of `free` held.
-    #[inline]
-    fn count(&self, change: isize) {
-        let in_use = self.in_use.load(Ordering::Relaxed);
-        self.in_use.store(in_use.wrapping_add_signed(change), Ordering::Relaxed);
+        let free = self.free.lock();
+        self.slots.load(Ordering::Relaxed) - free.len
     }
 
     /// Cuts a new chunk into free slots.
     #[cold]
     fn grow<P: Platform>(&self, memory: &Memory<P>, free: &mut FreeList<T>) -> Result<(), OutOfMemory> {
         let pfn = memory.alloc_uncounted(FrameKind::Slab, Self::CHUNK_ORDER)?.into_raw();
-        memory.frame(pfn).set_index(self.chunks.swap(pfn.0, Ordering::Relaxed));
         let slots = memory.page_ptr(pfn).cast::<Slot<T>>();
         // Backwards, so that they are handed out in ascending order.
         for index in (0..Self::CHUNK_SLOTS).rev() {
@@ -281,8 +253,19 @@ impl<T: Default + Sync> Arena<T> {
             };
             free.push(slot);
         }
+        self.slots.fetch_add(Self::CHUNK_SLOTS, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// Makes a free slot, taken off its list, an object.
+#[inline]
+fn hand_out<T>(slot: NonNull<Slot<T>>) -> Ref<T> {
+    if cfg!(debug_assertions) {
+        // SAFETY: as in `Ref::deref`.
+        unsafe { (*slot.as_ptr()).next.store(Slot::IN_USE, Ordering::Relaxed) };
+    }
+    Ref(slot)
 }
 
 /// Objects drawn from an arena ahead of their use; what is left goes back on drop.
@@ -295,11 +278,11 @@ impl<T: Default + Sync> Reserve<'_, T> {
     /// Takes one object; `None` when all that were reserved are taken.
     #[inline]
     pub(crate) fn take(&mut self) -> Option<Ref<T>> {
-        self.slots.pop().map(Ref)
+        self.slots.pop().map(hand_out)
     }
 
     /// Objects that are left.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.slots.len
     }
@@ -311,7 +294,6 @@ impl<T: Default + Sync> Drop for Reserve<'_, T> {
             return;
         }
         let mut free = self.arena.free.lock();
-        self.arena.count(-(self.slots.len as isize));
         while let Some(slot) = self.slots.pop() {
             free.push(slot);
         }

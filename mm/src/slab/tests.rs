@@ -69,15 +69,21 @@ fn a_reference_goes_through_an_integer() {
 #[test]
 fn large_objects_share_larger_chunks() {
     let memory = sim::memory(1, 256);
-    let mut arena = Arena::<Large>::new();
-    let free = memory.free_frames();
+    let arena = Arena::<Large>::new();
     let objects: Vec<_> = (0..9).map(|_| arena.alloc(&memory).unwrap()).collect();
     assert!(objects.iter().all(|large| large.words[999].load(Ordering::Relaxed) == 3));
     assert_eq!(memory.count_frames(FrameKind::Slab), 32);
-    // SAFETY: none of the references is used below.
-    unsafe { arena.destroy(&memory) };
-    assert_eq!(memory.free_frames(), free);
-    assert_eq!(arena.in_use(), 0);
+}
+
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "freed twice")]
+fn freeing_twice_is_noticed() {
+    let memory = sim::memory(1, 256);
+    let arena = Arena::<Thing>::new();
+    let thing = arena.alloc(&memory).unwrap();
+    arena.free(thing);
+    arena.free(thing);
 }
 
 #[test]
