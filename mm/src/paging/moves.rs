@@ -18,7 +18,7 @@
 //!   aligned ([`TableMove::with_room`]).
 //! - Everything else moves by PTEs, a table's worth at a time.
 //!
-//! The destination's entry may refer to a table too, one that has been left
+//! The destination's entry may refer to a PTE table too, one that has been left
 //! behind empty: then the two entries change places.
 //!
 //! All destination tables are made by [`move_prepare`](PageTables::move_prepare);
@@ -191,9 +191,24 @@ impl PageTables {
                 Child::Leaf => return Step::Split,
                 Child::Table(below) => table = below,
             }
-            if mv.moves_whole(addr, table.level()) {
+            if mv.moves_whole(addr, table.level()) && self.can_exchange(mem, mv, addr, table.level()) {
                 return Step::Run { table, end: run_end(mv, addr, table) };
             }
+        }
+    }
+
+    /// Whether the entry of that level that maps `addr` may change places with
+    /// its target. A PTE table that was left behind there is empty and goes
+    /// with the source. A PMD table may have PTE tables, anywhere in its span:
+    /// where the source has no VMA, nobody would free them.
+    fn can_exchange<P: Platform>(&self, mem: &Memory<P>, mv: &TableMove, addr: usize, level: Level) -> bool {
+        if level < Level::Pud {
+            return true;
+        }
+        let new_addr = mv.new_addr(addr);
+        match self.find(mem, new_addr, level) {
+            Found::Hole(_) => true,
+            Found::Place(place) => place.table.slot(new_addr).get().is_empty(),
         }
     }
 
@@ -256,7 +271,8 @@ fn run_end(mv: &TableMove, addr: usize, table: Table) -> usize {
         return limit;
     }
     let mut end = level.next(addr);
-    while end < limit && mv.moves_whole(end, level) {
+    // Each PUD entry is looked at on its own, see `can_exchange`.
+    while level == Level::Pmd && end < limit && mv.moves_whole(end, level) {
         end = level.next(end);
     }
     end.min(limit)

@@ -226,3 +226,26 @@ fn dontneed_drops_the_contents() {
         p.assert_zero(BASE, 4);
     });
 }
+
+/// What is left of the target's tables must not end up, in place of the
+/// source's, where no mapping would ever free it.
+#[test]
+fn a_grown_move_onto_a_mapping_leaves_no_table_behind() {
+    on_machine(2048, |mem| {
+        let p = Process::new(mem);
+        let source = 3 << 30;
+        let target = (5 << 30) + (2 << 20) - PAGE;
+        p.map_at(source + (2 << 20) - PAGE, 1);
+        p.fill(source + (2 << 20) - PAGE, 1);
+        p.map_at(target, 8);
+        p.fill(target, 8);
+        let flags = MAYMOVE | MREMAP_FIXED;
+        let from = source + (2 << 20) - PAGE;
+        assert_eq!(p.space.mremap(from, PAGE, 8 * PAGE, flags, target), Ok(target));
+        p.assert_filled(target, 1);
+        p.assert_zero(target + PAGE, 7);
+        p.space.verify();
+        p.space.munmap(0, crate::TASK_SIZE).unwrap();
+        p.space.verify();
+    });
+}
