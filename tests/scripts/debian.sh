@@ -17,10 +17,23 @@ if [ -z "$KEYRING" ] || ! command -v apt-get >/dev/null; then
     exit 1
 fi
 
-MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org}
-for suite in "debian bookworm" "debian-security bookworm-security" "debian trixie" "debian trixie-backports"; do
-    echo "deb [arch=amd64 signed-by=$KEYRING] $MIRROR/${suite% *} ${suite#* } main"
-done >"$DEBIAN/apt/sources.list"
+# mirror NAME: where this system's own sources get the archive of that name from.
+mirror() {
+    apt-get indextargets --format '$(REPO_URI)' | grep "/$1/*\$" | sort -u | head -n 1
+}
+
+MAIN=${DEBIAN_MIRROR:-$(mirror debian)}
+SECURITY=${DEBIAN_SECURITY_MIRROR:-$(mirror debian-security)}
+if [ -z "$MAIN" ]; then
+    echo "$0: apt has no Debian mirror among its sources; set DEBIAN_MIRROR" >&2
+    exit 1
+fi
+{
+    for suite in bookworm trixie trixie-backports; do
+        echo "deb [arch=amd64 signed-by=$KEYRING] $MAIN $suite main"
+    done
+    [ -z "$SECURITY" ] || echo "deb [arch=amd64 signed-by=$KEYRING] $SECURITY bookworm-security main"
+} >"$DEBIAN/apt/sources.list"
 : >"$DEBIAN/apt/status"
 
 # apt COMMAND ARGS…: one of apt's commands with a configuration of its own.
