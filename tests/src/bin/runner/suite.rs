@@ -93,7 +93,7 @@ impl Program {
             None => Stdio::null(),
         });
         // SAFETY: between fork and exec only system calls are made.
-        unsafe { command.pre_exec(usual_limits) };
+        unsafe { command.pre_exec(usual_signals).pre_exec(usual_limits) };
         Ok(process::run(&mut command, Duration::from_secs(self.seconds))?)
     }
 
@@ -123,6 +123,26 @@ impl Program {
         output.stdout = String::from_utf8_lossy(&output.stdout).replace("\r\n", "\n").into_bytes();
         Ok(output)
     }
+}
+
+/// The signals as a first process has them, whoever runs the tests: none
+/// ignored, none blocked.
+fn usual_signals() -> std::io::Result<()> {
+    const WORDS_OF_SIGACTION: usize = 4;
+    const SIGNALS: i32 = 64;
+    // All zero: the default action, no flags.
+    let default = [0_u64; WORDS_OF_SIGACTION];
+    let no_signals = 0_u64;
+    let size = size_of_val(&no_signals);
+    for signal in 1..=SIGNALS {
+        // SAFETY: gives the kernel a whole `struct sigaction` and asks for
+        // nothing back. The system call itself, as the library keeps its own
+        // signals to itself; SIGKILL and SIGSTOP are refused.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, size) };
+    }
+    // SAFETY: likewise a whole signal set.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const no_signals, 0, size) };
+    Ok(())
 }
 
 /// The limits that the programs know: those of a fresh Linux, and of this kernel.
