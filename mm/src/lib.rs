@@ -88,10 +88,9 @@
 //!
 //! # Features
 //!
-//! - `sim`: the simulated machine of the crate's own tests ([`sim`]), with `std`.
+//! - `sim`: the simulated machine of the crate's own tests (`mm::sim`), with `std`.
 //! - `fault-injection`: `Memory::fail_nth_allocation`.
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
-#![cfg_attr(not(any(test, feature = "sim")), allow(rustdoc::broken_intra_doc_links))]
 #![warn(missing_docs)]
 
 mod addr;

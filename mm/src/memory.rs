@@ -248,7 +248,7 @@ impl<P: Platform> Memory<P> {
         &self.sysctl
     }
 
-    /// Pages charged by [`charge_commit`](Self::charge_commit): `Committed_AS`
+    /// Pages that address spaces have been charged for: `Committed_AS`
     /// of `/proc/meminfo`.
     pub fn committed(&self) -> usize {
         self.committed.load(Ordering::Relaxed).max(0) as usize

@@ -510,11 +510,9 @@ impl Scenario {
                 let after = Snapshot::of(&p.space);
                 match self.leaves {
                     Leaves::Nothing => assert_eq!(after, before, "{name}, allocation {nth}"),
-                    Leaves::NothingVisible => assert_eq!(
-                        after.as_a_program_sees_it(),
-                        before.as_a_program_sees_it(),
-                        "{name}, allocation {nth}"
-                    ),
+                    Leaves::NothingVisible => {
+                        assert_eq!(after.seen_by_a_program(), before.seen_by_a_program(), "{name}, allocation {nth}")
+                    }
                     Leaves::Prefix => {}
                 }
                 let again = (self.operation)(&p);

@@ -84,7 +84,7 @@ impl Snapshot {
     /// The same, but for what no program can see: which anon_vma a VMA has,
     /// whether a page has to be copied by the next write, and pages of zeroes
     /// that an object has gained.
-    pub fn as_a_program_sees_it(mut self) -> Snapshot {
+    pub fn seen_by_a_program(mut self) -> Snapshot {
         for vma in &mut self.vmas {
             vma.anon_vma = 0;
         }

@@ -1,7 +1,7 @@
 //! What always holds in an address space that nobody is changing, checked.
 //!
 //! [`AddressSpace::verify`] looks at one address space, allocates nothing, and
-//! can be called from a kernel's debugger. [`verify_all`] looks at all of a
+//! can be called from a kernel's debugger. `verify_all` looks at all of a
 //! machine's together, for what one alone cannot tell: that counts of mappings
 //! are right, that the reverse mapping finds every mapping, and that nothing
 //! is lost.

@@ -52,7 +52,7 @@ const SEGMENT: u64 = 56;
 
 /// `exit_group(7)`: mov edi, 7; mov eax, 231; syscall.
 const EXIT_7: &[u8] = &[0xbf, 7, 0, 0, 0, 0xb8, 231, 0, 0, 0, 0x0f, 0x05];
-/// The same after a load from 0x500000: mov al, [0x500000]; …
+/// The same after a load from 0x500000: `mov al, [0x500000]`, …
 const LOAD_THEN_EXIT_7: &[u8] = &[0x8a, 0x04, 0x25, 0, 0, 0x50, 0, 0xbf, 7, 0, 0, 0, 0xb8, 231, 0, 0, 0, 0x0f, 0x05];
 
 /// A program header.
