@@ -64,10 +64,6 @@ impl<P: Platform> AddressSpace<'_, P> {
             self.unmap_commit(state, tail, Tables::Keep, &mut spares);
         }
         self.move_commit(state, &mv, &tables, &mut spares);
-        // Not before: it might have taken the target's new tables along.
-        if let Some(tail) = mv.tail {
-            self.free_kept_tables(state, tail);
-        }
         // That both were there for a moment does not count.
         state.totals.peak = peak.max(state.totals.total);
 
@@ -117,6 +113,11 @@ impl<P: Platform> AddressSpace<'_, P> {
             let root = anon_vma.map(AnonVma::root);
             let _walkers_out = root.as_ref().map(|root| root.lock());
             self.tables.move_commit(self.mem, tables);
+        }
+        // Not before the target is mapped, or its new tables would go as well,
+        // and not after the source has gone, with a table above both.
+        if let Some(tail) = mv.tail {
+            self.free_kept_tables(state, tail);
         }
         if mv.keep_source {
             self.leave_empty(state, mv.source, spares);

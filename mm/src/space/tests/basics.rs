@@ -227,6 +227,34 @@ fn dontneed_drops_the_contents() {
     });
 }
 
+/// The tables of what a shrinking mapping loses go before those of what moves:
+/// above them is a table that both have in common.
+#[test]
+fn a_shrinking_move_frees_the_tables_of_both_its_parts() {
+    on_machine(2048, |mem| {
+        let p = Process::new(mem);
+        let (source, target) = (1 << 30, 5 << 30);
+        let pages = 3 * (2 << 20) / PAGE;
+        p.map_at(source, pages);
+        p.fill(source, 1);
+        p.fill(source + (4 << 20), 1);
+        let flags = MAYMOVE | MREMAP_FIXED;
+        assert_eq!(p.space.mremap(source, pages * PAGE, PAGE, flags, target), Ok(target));
+        p.assert_filled(target, 1);
+        p.space.verify();
+        // The same with the target among the tables of what is lost.
+        let source = 9 << 30;
+        p.map_at(source, pages);
+        p.fill(source, 1);
+        p.fill(source + (4 << 20), 1);
+        let target = source + pages * PAGE;
+        assert_eq!(p.space.mremap(source, pages * PAGE, PAGE, flags, target), Ok(target));
+        p.assert_filled(target, 1);
+        p.space.munmap(0, crate::TASK_SIZE).unwrap();
+        p.space.verify();
+    });
+}
+
 /// What is left of the target's tables must not end up, in place of the
 /// source's, where no mapping would ever free it.
 #[test]
