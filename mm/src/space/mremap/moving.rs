@@ -81,6 +81,10 @@ impl<P: Platform> AddressSpace<'_, P> {
         let moved = remap.old_len.min(remap.new_len);
         let source = PageRange::from_len(remap.addr, moved).ok_or(SpaceError::Invalid)?;
         let target = self.place_remapped(state, vma, remap)?;
+        // A second mapping in place of the first: nothing would be left to map.
+        if target.contains(remap.addr) {
+            return Err(SpaceError::BadAddress);
+        }
         let keep_source = remap.dont_unmap() || source.is_empty();
         Ok(Move { source, target, tail, keep_source })
     }

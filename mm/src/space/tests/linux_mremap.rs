@@ -169,6 +169,19 @@ fn old_length_zero_maps_shared_memory_a_second_time() {
 }
 
 #[test]
+fn old_length_zero_onto_itself_is_efault_and_leaves_the_mapping() {
+    on_machine(1024, |mem| {
+        let p = Process::new(mem);
+        p.mmap(BASE, 4 * PAGE, RW, SHARED | ANON | FIXED).unwrap();
+        p.fill(BASE, 4);
+        for pages in [1, 2] {
+            assert_eq!(p.mremap(1, 0, pages, MOVE, BASE + PAGE), Err(Errno::EFAULT));
+            assert_eq!(p.values(0, 4), [1, 2, 3, 4]);
+        }
+    });
+}
+
+#[test]
 fn old_length_zero_of_private_memory_is_einval() {
     filled(4, |p| {
         assert_eq!(p.mremap(0, 0, 4, MAYMOVE, 0), Err(Errno::EINVAL));

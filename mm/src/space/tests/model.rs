@@ -438,6 +438,9 @@ impl Space {
         }
         let hint = if fixed || dont_unmap { new_addr } else { 0 };
         let to = self.place(areas, hint, new, fixed, page.anonymous())?;
+        if (to..to + new).contains(&start) {
+            return Err(Errno::EFAULT);
+        }
         let tail = start + new.min(old)..start + old;
         if (fixed && self.sealed(to..to + new)) || self.sealed(tail.clone()) {
             return Err(Errno::EPERM);
