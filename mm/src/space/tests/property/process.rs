@@ -1,0 +1,240 @@
+//! One process, and the checks of it.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::ops::Range;
+
+use super::MANY_PAGES;
+use crate::sim::{Access, PageFault, SimPlatform};
+use crate::space::tests::PAGE;
+use crate::space::tests::model::{self, Area, Machine};
+use crate::space::tests::snapshot::Snapshot;
+use crate::{AddressSpace, Errno, FaultAccess, FaultError, MmapRequest, Platform, VmaFlags};
+
+/// A process and what it should be.
+pub struct Process<'m> {
+    pub space: AddressSpace<'m, SimPlatform>,
+    pub model: model::Space,
+    /// Reads on this one, writes on the next.
+    cpu: usize,
+    /// Whether allocations are made to fail.
+    failing: bool,
+    /// Pages that have ever been mapped.
+    seen: BTreeSet<usize>,
+}
+
+impl<'m> Process<'m> {
+    pub fn new(space: AddressSpace<'m, SimPlatform>, model: model::Space, number: usize, failing: bool) -> Self {
+        let cpu = 2 * number;
+        for cpu in [cpu, cpu + 1] {
+            space.activate(cpu);
+            space.memory().platform().load_root(cpu, space.root());
+        }
+        Process { space, model, cpu, failing, seen: Default::default() }
+    }
+
+    pub fn areas(&self) -> Vec<Area> {
+        let mut areas = Vec::new();
+        self.space.for_each_vma(|vma| {
+            areas.push(Area {
+                start: vma.start / PAGE,
+                end: vma.end / PAGE,
+                faulted: vma.faulted,
+                grows_down: vma.flags.contains(VmaFlags::GROWSDOWN),
+            });
+        });
+        areas
+    }
+
+    /// The page with that address as a program sees it on `cpu`, without faulting it in.
+    fn look(&self, cpu: usize, page: usize, access: Access) -> Option<u64> {
+        let sim = self.space.memory().platform();
+        let phys = sim.translate(cpu, self.space.root(), page * PAGE, access).ok()?;
+        let pointer = sim.phys_to_virt(phys).cast::<u64>();
+        // SAFETY: the page is in the simulated RAM, and nobody writes to it now.
+        Some(unsafe { pointer.read() })
+    }
+
+    pub fn check(&mut self, machine: &Machine) {
+        self.check_map(machine);
+        self.check_counters();
+        self.check_contents(machine);
+    }
+
+    fn check_map(&self, machine: &Machine) {
+        let mut expected = self.model.pages.iter();
+        self.space.for_each_vma(|vma| {
+            for page in vma.start / PAGE..vma.end / PAGE {
+                let is_like = |(&at, found): (&usize, &model::Page)| {
+                    let object = found.object.map(|(number, index)| (machine.objects[number].id, index));
+                    let index = vma.offset as usize / PAGE + page - vma.start / PAGE;
+                    at == page
+                        && found.flags == vma.flags - VmaFlags::SOFTDIRTY
+                        && object == vma.object.map(|(id, _)| (id, index))
+                };
+                let next = expected.next();
+                assert!(next.is_some_and(is_like), "page {page:#x} is mapped as {vma:?}, and should be {next:?}");
+            }
+        });
+        let missing = expected.next();
+        assert!(missing.is_none(), "not mapped: {missing:?}");
+    }
+
+    fn check_counters(&self) {
+        let stats = self.space.stats();
+        let model = &self.model;
+        assert_eq!(stats.total_vm, model.pages.len(), "total_vm");
+        assert_eq!(stats.data_vm, model.data(), "data_vm");
+        assert_eq!(stats.locked_vm, model.locked(), "locked_vm");
+        assert_eq!(stats.brk, model.brk, "brk");
+        let privately = model.count(|page| page.private.is_some());
+        assert_eq!(stats.rss_anon, privately, "resident private pages");
+    }
+
+    fn check_contents(&mut self, machine: &Machine) {
+        self.seen.extend(self.model.pages.keys());
+        for &at in &self.seen {
+            let Some(page) = self.model.pages.get(&at) else {
+                let found = self.look(self.cpu, at, Access::Read);
+                assert_eq!(found, None, "page {at:#x} can still be read");
+                continue;
+            };
+            let accessible = page.flags.intersects(VmaFlags::ACCESS);
+            match self.look(self.cpu, at, Access::Read) {
+                Some(value) => {
+                    assert!(accessible, "page {at:#x} can be read");
+                    assert_eq!(value, self.model.value(machine, at), "page {at:#x}");
+                }
+                None => assert!(!accessible || page.private.is_none(), "page {at:#x} has gone"),
+            }
+            if let Some(value) = self.look(self.cpu + 1, at, Access::Write) {
+                let own = page.private.is_some() || page.has(VmaFlags::SHARED);
+                assert!(page.has(VmaFlags::WRITE) && own, "page {at:#x} can be written");
+                assert_eq!(value, self.model.value(machine, at), "page {at:#x}");
+            }
+        }
+        if self.seen.len() > 2 * MANY_PAGES {
+            self.seen.retain(|at| self.model.pages.contains_key(at));
+        }
+    }
+
+    pub fn assert_resident(&self, machine: &Machine, range: Range<usize>) {
+        for (&at, page) in self.model.pages.range(range) {
+            if page.flags.intersects(VmaFlags::ACCESS)
+                && !page.has(VmaFlags::LOCKONFAULT)
+                && !model::beyond_end(machine, page)
+            {
+                let found = self.look(self.cpu, at, Access::Read);
+                assert!(found.is_some(), "page {at:#x} is not resident");
+            }
+        }
+    }
+}
+
+impl Drop for Process<'_> {
+    fn drop(&mut self) {
+        self.space.deactivate(self.cpu);
+        self.space.deactivate(self.cpu + 1);
+    }
+}
+
+impl Process<'_> {
+    /// Reads, or writes to, some pages one after the other.
+    pub fn touch(&mut self, machine: &mut Machine, addr: usize, pages: usize, write: Option<u64>) {
+        for number in 0..pages {
+            let addr = addr + number * PAGE;
+            let write = write.map(|value| value + number as u64);
+            let access = write.map_or(model::Access::Read, model::Access::Write);
+            let areas = self.areas();
+            let expected = self.model.access(machine, &areas, addr, access);
+            let sim = self.space.memory().platform();
+            let root = self.space.root();
+            let fault = |fault: PageFault| {
+                let access =
+                    FaultAccess { write: fault.access == Access::Write, execute: fault.access == Access::Exec };
+                self.handle_fault(fault.addr, access)
+            };
+            let found = match write {
+                Some(value) => sim.write_user(self.cpu + 1, root, addr, &value.to_ne_bytes(), fault),
+                None => {
+                    let mut bytes = [0; 8];
+                    let found = sim.read_user(self.cpu, root, addr, &mut bytes, fault);
+                    if found.is_ok() {
+                        let value = self.model.value(machine, addr / PAGE);
+                        assert_eq!(u64::from_ne_bytes(bytes), value, "read of {addr:#x}");
+                        let mut end = [0; 8];
+                        sim.read_user(self.cpu, root, addr + PAGE - 8, &mut end, fault).unwrap();
+                        assert_eq!(end, [0; 8], "end of the page at {addr:#x}");
+                    }
+                    found
+                }
+            };
+            assert_eq!(found, expected, "access {access:?} to {addr:#x}");
+        }
+    }
+
+    /// Has a page fault handled, if so asked first with each of its allocations failing.
+    fn handle_fault(&self, addr: usize, access: FaultAccess) -> Result<(), FaultError> {
+        let mem = self.space.memory();
+        let mut nth = usize::from(self.failing);
+        loop {
+            mem.fail_nth_allocation(nth);
+            let result = self.space.handle_fault(addr, access);
+            let failed = mem.allocation_failed();
+            mem.fail_nth_allocation(0);
+            if !failed || result != Err(FaultError::OutOfMemory) {
+                return result;
+            }
+            self.space.verify();
+            nth += 1;
+        }
+    }
+
+    /// Does `call`. If so asked, that is tried first with each of its
+    /// allocations failing, and then nothing may have changed, if it is a call
+    /// that promises that: what `view` sees is the same.
+    pub fn attempt<T, V: PartialEq + Debug>(
+        &self,
+        failing: bool,
+        view: impl Fn(Snapshot) -> V,
+        mut call: impl FnMut() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        if !(self.failing && failing) {
+            return call();
+        }
+        let mem = self.space.memory();
+        let mut nth = 0;
+        loop {
+            nth += 1;
+            let before = view(Snapshot::of(&self.space));
+            mem.fail_nth_allocation(nth);
+            let result = call();
+            let failed = mem.allocation_failed();
+            mem.fail_nth_allocation(0);
+            if !failed || result.is_ok() {
+                return result;
+            }
+            self.space.verify();
+            assert_eq!(view(Snapshot::of(&self.space)), before, "after allocation {nth} failed");
+        }
+    }
+
+    pub fn execute(&mut self, machine: &mut Machine, addr: usize) {
+        let areas = self.areas();
+        let expected = self.model.access(machine, &areas, addr, model::Access::Execute);
+        let sim = self.space.memory().platform();
+        let mut found: Result<(), FaultError> = Ok(());
+        while found.is_ok() && sim.translate(self.cpu, self.space.root(), addr, Access::Exec).is_err() {
+            let access = FaultAccess { write: false, execute: true };
+            found = self.handle_fault(addr, access);
+        }
+        assert_eq!(found, expected, "execution of {addr:#x}");
+    }
+}
+
+/// Where an empty address space ends the first mapping that has no place of its own.
+pub fn mapping_base(space: &AddressSpace<'_, SimPlatform>) -> usize {
+    let addr = space.mmap(MmapRequest { addr: 0, len: PAGE, prot: 0, flags: 0x22, file: None, offset: 0 }).unwrap();
+    space.munmap(addr, PAGE).unwrap();
+    addr + PAGE
+}
