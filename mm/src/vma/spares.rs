@@ -52,6 +52,13 @@ impl Needs {
         }
     }
 
+    /// The same if what is cut is merged with `neighbour` before, and may get
+    /// its chain by that.
+    pub(crate) fn after_merge_with(self, neighbour: Option<Ref<Vma>>) -> Needs {
+        let links = neighbour.map_or(0, |neighbour| neighbour.chain_len());
+        Needs { avcs: self.avcs.max(self.vmas * links), ..self }
+    }
+
     /// How many more VMAs there may be afterwards than before.
     pub(crate) fn vmas(&self) -> usize {
         self.vmas

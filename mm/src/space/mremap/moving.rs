@@ -49,7 +49,11 @@ impl<P: Platform> AddressSpace<'_, P> {
         let accountable = flags.contains(VmaFlags::ACCOUNT);
         let charge = Charge::new(self.mem, if accountable { added } else { 0 })?;
         let edges = |range| Needs::edges(&state.vmas, range);
-        let needs = edges(mv.target) + mv.tail.map_or(Needs::NONE, edges) + Needs::map(Some(vma)) + edges(mv.source);
+        // The new mapping may join the source and others, and then the source goes.
+        let moved_needs = (Needs::map(Some(vma)) + edges(mv.source))
+            .after_merge_with(state.vmas.lookup(mv.target.start().wrapping_sub(1)))
+            .after_merge_with(state.vmas.lookup(mv.target.end()));
+        let needs = edges(mv.target) + mv.tail.map_or(Needs::NONE, edges) + moved_needs;
         let mut spares = Spares::reserve(self.mem, needs)?;
         let tables = table_move(state, vma, &mv).ok_or(SpaceError::Invalid)?;
         self.tables.move_prepare(self.mem, &tables)?;

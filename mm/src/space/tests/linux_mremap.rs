@@ -398,6 +398,25 @@ fn moved_unwritten_memory_merges_anywhere() {
 }
 
 #[test]
+fn what_moves_may_merge_its_source_with_written_memory_before_the_source_goes() {
+    // ```text
+    //   uuuuu.......wwww     u unwritten, w written; one page of u moves and grows
+    //   uuuuu*******wwww     into the hole: all is one
+    //   uu.wwwwwwwwwwwww     and then has a hole, the ends of which share an anon_vma
+    // ```
+    on_machine(1024, |mem| {
+        let p = Process::new(mem);
+        p.map_at(BASE, 5);
+        p.map_at(BASE + 12 * PAGE, 4);
+        p.fill(BASE + 12 * PAGE, 4);
+        let target = BASE + 5 * PAGE;
+        assert_eq!(p.mremap(2, 1, 7, MOVE, target), Ok(target));
+        assert_eq!(p.map(BASE), "[0-2 rw-p][3-16 rw-p]");
+        p.assert_filled(BASE + 12 * PAGE, 4);
+    });
+}
+
+#[test]
 fn written_memory_moved_to_before_unwritten_memory_keeps_its_reverse_mapping() {
     // CVE-2026-23077: the anon_vma of what merges must go along.
     filled(4, |p| {
