@@ -6,6 +6,8 @@
 
 mod basics;
 mod injection;
+mod linux_layout;
+mod linux_merge;
 mod linux_mremap;
 mod model;
 mod property;
