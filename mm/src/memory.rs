@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicIsize, Ordering};
 
 use crate::addr::{Pfn, is_page_aligned};
 use crate::errno::OutOfMemory;
-use crate::frame::{Frame, FrameAllocator, FrameKind, InitError, OwnedFrame, clear_page};
+use crate::frame::{Frame, FrameAllocator, FrameKind, Frames, InitError, OwnedFrame, clear_page};
 use crate::object::Object;
 use crate::platform::{PhysAddr, Platform};
 use crate::rmap::{AnonVma, Avc};
@@ -211,6 +211,12 @@ impl<P: Platform> Memory<P> {
     #[inline]
     pub fn frame(&self, pfn: Pfn) -> &Frame {
         self.frames.frame(pfn)
+    }
+
+    /// [`frame`](Self::frame) for loops over many frames, where it is quicker.
+    #[inline]
+    pub(crate) fn frames(&self) -> Frames<'_> {
+        self.frames.records()
     }
 
     /// Frames under management, in use or free.

@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicIsize, Ordering};
 
 use super::buddy::{Buddy, claim_block, disclaim_block};
 use super::cpu::{BATCH, Batch, CpuLists, Depot};
-use super::table::{FrameTable, NIL};
+use super::table::{FrameTable, Frames, NIL};
 use super::{Frame, FrameKind, MAX_ORDER, OwnedFrame};
 use crate::addr::{PAGE_SIZE, Pfn};
 use crate::memory::PhysRange;
@@ -221,6 +221,12 @@ impl FrameAllocator {
     #[inline]
     pub(crate) fn frame(&self, pfn: Pfn) -> &Frame {
         self.table.frame(pfn)
+    }
+
+    /// All records, for loops.
+    #[inline]
+    pub(crate) fn records(&self) -> Frames<'_> {
+        self.table.frames()
     }
 
     /// Frames under management.

@@ -32,6 +32,7 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 pub(crate) use allocator::FrameAllocator;
 pub use allocator::InitError;
 pub(crate) use content::{clear_page, copy_page};
+pub(crate) use table::Frames;
 
 use crate::addr::Pfn;
 use crate::sync::{SpinLock, SpinLockGuard};

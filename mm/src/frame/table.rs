@@ -1,5 +1,6 @@
 //! The array of frame records, and where it lies in memory.
 
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use super::Frame;
@@ -54,6 +55,13 @@ impl FrameTable {
         unsafe { self.base.add(index).as_ref() }
     }
 
+    /// The same records, for a loop: what the table says of where they are is
+    /// then read once, and not again after each atomic operation.
+    #[inline]
+    pub(super) fn frames(&self) -> Frames<'_> {
+        Frames { table: FrameTable { ..*self }, _memory: PhantomData }
+    }
+
     /// The record number `index`, as stored in the links of records.
     #[inline]
     pub(super) fn at(&self, index: u32) -> &Frame {
@@ -78,5 +86,19 @@ impl FrameTable {
     pub(super) fn index(&self, pfn: Pfn) -> u32 {
         debug_assert!(pfn.0.wrapping_sub(self.first) < self.count, "{pfn:?} is outside");
         pfn.0.wrapping_sub(self.first) as u32
+    }
+}
+
+/// The records of all frames; see [`Memory::frames`](crate::Memory::frames).
+pub(crate) struct Frames<'m> {
+    table: FrameTable,
+    _memory: PhantomData<&'m FrameTable>,
+}
+
+impl Frames<'_> {
+    /// [`Memory::frame`](crate::Memory::frame).
+    #[inline]
+    pub(crate) fn get(&self, pfn: Pfn) -> &Frame {
+        self.table.frame(pfn)
     }
 }

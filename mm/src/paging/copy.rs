@@ -1,39 +1,68 @@
 //! Going through the entries of two address spaces side by side, for `fork`.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::PageTables;
-use super::table::{Level, Slot};
+use super::table::{Level, Slot, Table};
 use super::walk::Found;
 use crate::{Memory, OutOfMemory, PageRange, Platform};
 
+/// Entries of two tables that map the same adjacent addresses, with the locks of
+/// both tables held: PTEs, or one huge leaf and the place for its copy.
+pub(crate) struct RunPair<'a> {
+    table: Table<'a>,
+    cells: &'a [AtomicU64],
+    other_cells: &'a [AtomicU64],
+    start: usize,
+}
+
+impl RunPair<'_> {
+    /// The first address that the entries map.
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// The address after the last one that the entries map.
+    pub fn end(&self) -> usize {
+        self.start + self.cells.len() * self.table.level().size()
+    }
+
+    /// The entries that are not empty, in ascending order, each with the other
+    /// table's entry for the same address.
+    #[inline(always)]
+    pub fn slots(&self) -> impl Iterator<Item = (Slot<'_>, Slot<'_>)> {
+        let pairs = self.cells.iter().zip(self.other_cells);
+        let used = pairs.filter(|(cell, _)| cell.load(Ordering::Relaxed) != 0);
+        used.map(|(cell, other)| (self.table.as_slot(cell), self.table.as_slot(other)))
+    }
+}
+
 impl PageTables {
-    /// Calls `f` for every entry of `range` that is not empty, in ascending
-    /// order, with the entry at the same address of `other`, and the locks of
-    /// both tables held. Tables that `other` lacks for that are made.
+    /// Calls `f` for all entries of `range` that are not empty, together with
+    /// those at the same addresses of `other`, table by table in ascending order.
+    /// Tables that `other` lacks for that are made.
     ///
-    /// A huge leaf is visited once, with the address where *it* starts, even if
-    /// only a part of it is in the range.
+    /// A huge leaf is visited once, even if only a part of it is in the range.
     ///
     /// `other` has in `range` no smaller leaves than `self`; it is a space that
     /// is being made.
     ///
     /// # Errors
     ///
-    /// That of `f`, or [`OutOfMemory`] when there is no frame for a table. What has
-    /// been done until then stays.
-    pub fn try_visit_both<P: Platform, E: From<OutOfMemory>>(
+    /// [`OutOfMemory`] when there is no frame for a table. What has been done
+    /// until then stays.
+    pub fn visit_both<P: Platform>(
         &self,
         mem: &Memory<P>,
         other: &PageTables,
         range: PageRange,
-        mut f: impl FnMut(usize, &Slot, &Slot) -> Result<(), E>,
-    ) -> Result<(), E> {
+        mut f: impl FnMut(&RunPair),
+    ) -> Result<(), OutOfMemory> {
         let mut addr = range.start();
         while addr < range.end() {
             let place = match self.find(mem, addr, Level::Pte) {
-                Found::Hole(level) => {
-                    addr = level.next(addr);
+                Found::Hole(table) => {
+                    addr = table.skip_empty(addr, range.end());
                     continue;
                 }
                 Found::Place(place) => place,
@@ -50,14 +79,12 @@ impl PageTables {
                 continue;
             }
             debug_assert_eq!(table.level(), other_table.level());
-            let mut at = table.level().floor(addr);
-            let pairs = table.slots(addr, end).iter().zip(other_table.slots(addr, end));
-            for (cell, other_cell) in pairs {
-                if cell.load(Ordering::Relaxed) != 0 {
-                    f(at, &table.as_slot(cell), &other_table.as_slot(other_cell))?;
-                }
-                at += table.level().size();
-            }
+            f(&RunPair {
+                table,
+                cells: table.slots(addr, end),
+                other_cells: other_table.slots(addr, end),
+                start: table.level().floor(addr),
+            });
             addr = end;
         }
         Ok(())

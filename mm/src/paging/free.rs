@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 
 use super::table::{Child, Level, Table};
 use super::{Entry, PageTables, TlbGather, USER_END};
-use crate::{Memory, OwnedFrame, PageRange, Pfn, Platform, TASK_SIZE};
+use crate::{Memory, OwnedFrame, PMD_SIZE, PageRange, Pfn, Platform, TASK_SIZE};
 
 /// What may be freed: tables in the way of `start..end` whose whole span is in
 /// `floor..ceiling`.
@@ -64,10 +64,15 @@ impl PageTables {
         which: Which,
         gather: &mut TlbGather<P>,
     ) {
-        if range.is_empty() {
+        let ceiling = span_ceiling(ceiling);
+        // Each table maps whole blocks of 2 MiB: most often, as for a page beside
+        // another mapping, none of those in the way lies inside the room.
+        let start = range.start().max(floor.next_multiple_of(PMD_SIZE));
+        let end = range.end().min(ceiling & !(PMD_SIZE - 1));
+        if start >= end {
             return;
         }
-        let bounds = Bounds { start: range.start(), end: range.end(), floor, ceiling: span_ceiling(ceiling), which };
+        let bounds = Bounds { start, end, floor, ceiling, which };
         self.free_below(mem, self.top(mem), bounds, &mut |addr, pfn| {
             // One page is enough: flushing any page of the table's span drops
             // what the paging-structure caches know of the table.
@@ -96,7 +101,7 @@ impl PageTables {
         release: &mut impl FnMut(usize, Pfn),
     ) {
         let level = table.level();
-        let mut addr = bounds.start;
+        let mut addr = table.skip_empty(bounds.start, bounds.end);
         while addr < bounds.end {
             self.count_visited(1);
             let slot = table.slot(addr);
@@ -118,7 +123,10 @@ impl PageTables {
                     release(first, child.pfn());
                 }
             }
-            addr = next;
+            if next >= bounds.end {
+                break;
+            }
+            addr = table.skip_empty(next, bounds.end);
         }
     }
 }

@@ -75,8 +75,37 @@ impl<'a, P: Platform> TlbGather<'a, P> {
         self.count = count + 1;
     }
 
+    /// The entries of `start..end` (page aligned) are being emptied by `frames`,
+    /// which yields the frames that they mapped: takes over a reference to each.
+    #[inline(always)]
+    pub fn release_run(&mut self, start: usize, end: usize, mut frames: impl Iterator<Item = Pfn>) {
+        loop {
+            // Again after each flush that makes room: there are more to come.
+            self.changed_range(start, end);
+            let room = self.room();
+            let size = room.len();
+            let mut used = 0;
+            for (place, pfn) in room.iter_mut().zip(&mut frames) {
+                place.write(pfn);
+                used += 1;
+            }
+            self.count += used;
+            if used < size {
+                return;
+            }
+            self.make_room();
+        }
+    }
+
     /// Flushes what is pending, then releases it.
+    #[inline]
     pub fn flush(&mut self) {
+        if self.start < self.end || self.count != 0 {
+            self.flush_pending();
+        }
+    }
+
+    fn flush_pending(&mut self) {
         self.tables.flush(self.mem, self.start, self.end);
         self.start = usize::MAX;
         self.end = 0;
@@ -91,6 +120,15 @@ impl<'a, P: Platform> TlbGather<'a, P> {
     /// Flushes and releases all: from here on no CPU can use an old translation.
     pub fn finish(self) {
         drop(self);
+    }
+
+    /// The part of the array that is not in use.
+    #[inline(always)]
+    fn room(&mut self) -> &mut [MaybeUninit<Pfn>] {
+        let (count, capacity) = (self.count, self.capacity);
+        // SAFETY: `batch` points to `capacity` elements, borrowed with `self`,
+        // and `count` is at most that. They are as good as uninitialised.
+        unsafe { core::slice::from_raw_parts_mut(self.batch().add(count).cast(), capacity - count) }
     }
 
     /// The array in use, of `capacity` elements.

@@ -47,6 +47,7 @@ mod moves;
 mod split;
 mod table;
 mod verify;
+mod visit;
 mod walk;
 
 #[cfg(test)]
@@ -59,6 +60,7 @@ pub(crate) use gather::TlbGather;
 pub(crate) use moves::TableMove;
 pub(crate) use table::{Level, Slot};
 pub(crate) use verify::Visit;
+pub(crate) use walk::Glance;
 
 use table::{ENTRIES, Table};
 

@@ -196,6 +196,18 @@ impl<'m> Table<'m> {
         self.entries.get(first..=last).unwrap_or(&[])
     }
 
+    /// Where the first entry from that of `addr` on that is not empty maps
+    /// something, but `addr` at least; the end of the table or `limit`, which
+    /// is above `addr`, if there is none.
+    pub fn skip_empty(&self, addr: usize, limit: usize) -> usize {
+        let end = self.level.table_end(addr).min(limit);
+        let cells = self.slots(addr, end);
+        match cells.iter().position(|cell| cell.load(Ordering::Relaxed) != 0) {
+            Some(empty) => addr.max(self.level.floor(addr) + empty * self.level.size()),
+            None => end,
+        }
+    }
+
     /// One of [`slots`](Self::slots), as a slot.
     #[inline(always)]
     pub fn as_slot<'s>(&self, cell: &'s AtomicU64) -> Slot<'s> {

@@ -1,19 +1,17 @@
-//! Walks: finding the entry that maps an address, making the tables above it,
-//! and going through all entries of a range.
+//! Walks: finding the entry that maps an address, and making the tables above it.
 
-use core::convert::Infallible;
 use core::ops::Deref;
 use core::sync::atomic::Ordering;
 
 use super::table::{Child, Level, Slot, Table};
 use super::{Entry, PageTables};
 use crate::sync::SpinLockGuard;
-use crate::{FrameKind, Memory, OutOfMemory, PageRange, Platform};
+use crate::{FrameKind, Memory, OutOfMemory, Platform};
 
 /// Where a walk from the root ended.
 pub(super) enum Found<'m> {
-    /// At an empty entry of that level: nothing below it.
-    Hole(Level),
+    /// At an empty entry of that table, above the level looked for: nothing below it.
+    Hole(Table<'m>),
     /// At the table whose entry is the last of the walk.
     Place(Place<'m>),
 }
@@ -25,7 +23,18 @@ pub(super) struct Place<'m> {
     link: Option<(Slot<'m>, Entry)>,
 }
 
-impl Place<'_> {
+impl<'m> Place<'m> {
+    /// The table that the entry for `addr` refers to, if it is there and no leaf.
+    #[inline(always)]
+    fn below<P: Platform>(self, mem: &'m Memory<P>, addr: usize) -> Option<Place<'m>> {
+        let slot = self.table.slot(addr);
+        let entry = slot.get();
+        match self.table.child(mem, entry) {
+            Child::Table(table) => Some(Place { table, link: Some((slot, entry)) }),
+            Child::Empty | Child::Leaf => None,
+        }
+    }
+
     /// Where a walk that is at `addr` and goes to `limit` has to leave the
     /// table: at the table's end, or after the huge leaf.
     #[inline(always)]
@@ -63,22 +72,64 @@ impl<'m> Deref for PteGuard<'m> {
     }
 }
 
+/// What a walk to an address came to. No lock keeps it so; but while no table
+/// there can go (see the [module](super)) it can be locked without another walk.
+pub(crate) struct Glance<'m> {
+    addr: usize,
+    entry: Entry,
+    place: Option<Place<'m>>,
+}
+
+impl Glance<'_> {
+    /// The entry that maps the address, of whatever size ([`Entry::is_huge`]), or
+    /// the swap or migration entry in its place.
+    #[inline(always)]
+    pub fn entry(&self) -> Entry {
+        self.entry
+    }
+}
+
 impl PageTables {
-    /// The entry that maps `addr`, of whatever size ([`Entry::is_huge`]), or the
-    /// swap or migration entry in its place. As of now: no lock keeps it so.
+    /// Looks at the entry that maps `addr`.
+    #[inline(always)]
+    pub fn glance<'m, P: Platform>(&self, mem: &'m Memory<P>, addr: usize) -> Glance<'m> {
+        let place = self.pte_table(mem, addr).or_else(|| self.huge_leaf(mem, addr));
+        let entry = place.map_or(Entry::EMPTY, |place| place.table.slot(addr).get());
+        Glance { addr, entry, place }
+    }
+
+    /// The entry that maps `addr`, or the swap or migration entry in its place.
+    /// As of now: no lock keeps it so.
     pub fn lookup<P: Platform>(&self, mem: &Memory<P>, addr: usize) -> Option<Entry> {
-        match self.find(mem, addr, Level::Pte) {
-            Found::Hole(_) => None,
-            Found::Place(place) => {
-                let entry = place.table.slot(addr).get();
-                (!entry.is_empty()).then_some(entry)
-            }
+        let entry = self.glance(mem, addr).entry();
+        (!entry.is_empty()).then_some(entry)
+    }
+
+    /// Locks the entry that maps the address of a glance, or the empty PTE that
+    /// would. `None` if there is no table for it. If a huge leaf maps the address,
+    /// that is what the guard is for, as its [`level`](Slot::level) tells.
+    #[inline(always)]
+    pub fn lock_seen<'m, P: Platform>(&self, mem: &'m Memory<P>, seen: Glance<'m>) -> Option<PteGuard<'m>> {
+        match seen.place.and_then(|place| lock_place(mem, place, seen.addr)) {
+            None => self.lock_pte(mem, seen.addr),
+            locked => locked,
         }
     }
 
-    /// Locks the entry that maps `addr`, or the empty PTE that would. `None` if
-    /// there is no table for it. If a huge leaf maps `addr`, that is what the
-    /// guard is for, as its [`level`](Slot::level) tells.
+    /// Like [`lock_seen`](Self::lock_seen), and makes the tables that are missing.
+    #[inline(always)]
+    pub fn lock_seen_alloc<'m, P: Platform>(
+        &self,
+        mem: &'m Memory<P>,
+        seen: Glance<'m>,
+    ) -> Result<PteGuard<'m>, OutOfMemory> {
+        match seen.place.and_then(|place| lock_place(mem, place, seen.addr)) {
+            None => self.lock_pte_alloc(mem, seen.addr),
+            Some(locked) => Ok(locked),
+        }
+    }
+
+    /// Locks the entry that maps `addr`; see [`lock_seen`](Self::lock_seen).
     pub fn lock_pte<'m, P: Platform>(&self, mem: &'m Memory<P>, addr: usize) -> Option<PteGuard<'m>> {
         loop {
             let Found::Place(place) = self.find(mem, addr, Level::Pte) else {
@@ -104,51 +155,22 @@ impl PageTables {
         }
     }
 
-    /// Calls `f` for every entry of `range` that is not empty, in ascending
-    /// order, with the address it maps and its table's lock held. Costs nothing
-    /// for what has no tables.
-    ///
-    /// A huge leaf is visited once, with the address where *it* starts, even if
-    /// only a part of it is in the range: [`Slot::size`] tells.
-    pub fn visit<P: Platform>(&self, mem: &Memory<P>, range: PageRange, mut f: impl FnMut(usize, &Slot)) {
-        let Ok(()) = self.try_visit(mem, range, |addr, slot| {
-            f(addr, slot);
-            Ok::<(), Infallible>(())
-        });
+    /// The PTE table that maps `addr`, if there is one. It is what most calls of
+    /// [`find`](Self::find) find; that its level is known when this is compiled
+    /// makes a walk half as long.
+    #[inline(always)]
+    pub(super) fn pte_table<'m, P: Platform>(&self, mem: &'m Memory<P>, addr: usize) -> Option<Place<'m>> {
+        self.count_visited(3);
+        let top = Place { table: self.top(mem), link: None };
+        top.below(mem, addr)?.below(mem, addr)?.below(mem, addr)
     }
 
-    /// Like [`visit`](Self::visit), until `f` fails.
-    pub fn try_visit<P: Platform, E>(
-        &self,
-        mem: &Memory<P>,
-        range: PageRange,
-        mut f: impl FnMut(usize, &Slot) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut addr = range.start();
-        while addr < range.end() {
-            match self.find(mem, addr, Level::Pte) {
-                Found::Hole(level) => addr = level.next(addr),
-                Found::Place(place) => {
-                    let end = place.end(addr, range.end());
-                    let _lock = place.table.lock(mem);
-                    if !place.is_current(mem, addr) {
-                        continue;
-                    }
-                    let level = place.table.level();
-                    let cells = place.table.slots(addr, end);
-                    self.count_visited(cells.len());
-                    addr = level.floor(addr);
-                    for cell in cells {
-                        if cell.load(Ordering::Relaxed) != 0 {
-                            f(addr, &place.table.as_slot(cell))?;
-                        }
-                        addr += level.size();
-                    }
-                    addr = end;
-                }
-            }
+    #[cold]
+    fn huge_leaf<'m, P: Platform>(&self, mem: &'m Memory<P>, addr: usize) -> Option<Place<'m>> {
+        match self.find(mem, addr, Level::Pte) {
+            Found::Hole(_) => None,
+            Found::Place(place) => Some(place),
         }
-        Ok(())
     }
 
     /// Walks towards the table of level `lowest` that maps `addr`. Ends there,
@@ -161,7 +183,7 @@ impl PageTables {
             let slot = place.table.slot(addr);
             let entry = slot.get();
             match place.table.child(mem, entry) {
-                Child::Empty => return Found::Hole(place.table.level()),
+                Child::Empty => return Found::Hole(place.table),
                 Child::Leaf => break,
                 Child::Table(table) => place = Place { table, link: Some((slot, entry)) },
             }

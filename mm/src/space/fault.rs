@@ -12,10 +12,11 @@
 //! another fault was faster, this one starts over.
 
 use super::account::ResidentKind;
+use super::zap::forget_mapping;
 use super::{AddressSpace, FaultError};
 use crate::frame::copy_page;
 use crate::object::ObjectError;
-use crate::paging::{Entry, EntryFlags, Slot, TlbGather};
+use crate::paging::{Entry, EntryFlags, Glance, Slot, TlbGather};
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;
 use crate::vma::Vma;
@@ -103,29 +104,36 @@ impl<P: Platform> AddressSpace<'_, P> {
         if access.write && !flags.contains(VmaFlags::SHARED) {
             rmap::prepare(self.mem, vma)?;
         }
-        let entry = self.tables.lookup(self.mem, page).unwrap_or(Entry::EMPTY);
+        let seen = self.tables.glance(self.mem, page);
+        let entry = seen.entry();
         if !entry.is_empty() {
             return if access.write && !entry.is_writable() {
-                self.fault_read_only(vma, page)
+                self.fault_read_only(vma, page, seen)
             } else {
                 // Another CPU was faster, or the TLB was stale.
                 Ok(Outcome::Done)
             };
         }
         match vma.object() {
-            Some(_) => self.fault_object(vma, page, access),
+            Some(_) => self.fault_object(vma, page, seen, access),
             None if access.write => {
                 let frame = self.mem.alloc_zeroed(FrameKind::Anon)?;
-                self.install_anon(vma, page, frame)
+                self.install_anon(vma, page, seen, frame)
             }
-            None => self.fault_zero_page(vma, page),
+            None => self.fault_zero_page(vma, seen),
         }
     }
 
     /// Maps a new private frame where nothing is mapped.
     #[inline]
-    fn install_anon(&self, vma: Ref<Vma>, page: usize, frame: OwnedFrame) -> Result<Outcome, FaultError> {
-        let slot = match self.tables.lock_pte_alloc(self.mem, page) {
+    fn install_anon(
+        &self,
+        vma: Ref<Vma>,
+        page: usize,
+        seen: Glance<'_>,
+        frame: OwnedFrame,
+    ) -> Result<Outcome, FaultError> {
+        let slot = match self.tables.lock_seen_alloc(self.mem, seen) {
             Ok(slot) if slot.get().is_empty() => slot,
             other => {
                 self.mem.free(frame);
@@ -150,8 +158,8 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     /// First read of a private page that nothing is behind.
-    fn fault_zero_page(&self, vma: Ref<Vma>, page: usize) -> Result<Outcome, FaultError> {
-        let slot = self.tables.lock_pte_alloc(self.mem, page)?;
+    fn fault_zero_page(&self, vma: Ref<Vma>, seen: Glance<'_>) -> Result<Outcome, FaultError> {
+        let slot = self.tables.lock_seen_alloc(self.mem, seen)?;
         if !slot.get().is_empty() {
             return Ok(Outcome::Again);
         }
@@ -161,16 +169,22 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     /// First access to a page of an object.
-    fn fault_object(&self, vma: Ref<Vma>, page: usize, access: FaultAccess) -> Result<Outcome, FaultError> {
+    fn fault_object(
+        &self,
+        vma: Ref<Vma>,
+        page: usize,
+        seen: Glance<'_>,
+        access: FaultAccess,
+    ) -> Result<Outcome, FaultError> {
         let object = self.object_page(vma, page)?;
         let flags = vma.flags();
         let shared = flags.contains(VmaFlags::SHARED);
         if access.write && !shared {
             let copy = self.copy_of(object);
             self.mem.put(object);
-            return self.install_anon(vma, page, copy?);
+            return self.install_anon(vma, page, seen, copy?);
         }
-        let slot = match self.tables.lock_pte_alloc(self.mem, page) {
+        let slot = match self.tables.lock_seen_alloc(self.mem, seen) {
             Ok(slot) if slot.get().is_empty() => slot,
             other => {
                 self.mem.put(object);
@@ -188,8 +202,8 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// A write to a page that is mapped read-only in a writable VMA: a shared
     /// page becomes writable, so does a private one that nobody else has; of
     /// anything else the VMA gets a copy.
-    fn fault_read_only(&self, vma: Ref<Vma>, page: usize) -> Result<Outcome, FaultError> {
-        let Some(slot) = self.tables.lock_pte(self.mem, page) else {
+    fn fault_read_only(&self, vma: Ref<Vma>, page: usize, seen: Glance<'_>) -> Result<Outcome, FaultError> {
+        let Some(slot) = self.tables.lock_seen(self.mem, seen) else {
             return Ok(Outcome::Again);
         };
         let old = slot.get();
@@ -226,7 +240,8 @@ impl<P: Platform> AddressSpace<'_, P> {
         };
         slot.take();
         gather.changed(page);
-        if let Some(kind) = self.release_mapping(old, &mut gather) {
+        if let Some((pfn, kind)) = forget_mapping(&self.mem.frames(), old) {
+            gather.release(pfn);
             self.resident.sub(kind, 1);
         }
         // Until the flush, other CPUs may go on reading the old page; none can
@@ -235,21 +250,6 @@ impl<P: Platform> AddressSpace<'_, P> {
         drop(slot);
         gather.finish();
         Ok(Outcome::Done)
-    }
-
-    /// The mapping that an entry was is gone: the frame goes once the TLBs have
-    /// forgotten it. Returns as what the page counted.
-    #[inline(always)]
-    pub(super) fn release_mapping(&self, entry: Entry, gather: &mut TlbGather<'_, P>) -> Option<ResidentKind> {
-        if entry.is_special() || !entry.maps_page() {
-            return None;
-        }
-        let pfn = entry.pfn();
-        let record = self.mem.frame(pfn);
-        record.dec_mapcount();
-        let kind = ResidentKind::of(record);
-        gather.release(pfn);
-        Some(kind)
     }
 
     /// Whether the page that a private VMA's entry maps is that VMA's alone, so

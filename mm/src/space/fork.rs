@@ -8,7 +8,7 @@ use crate::paging::{EntryFlags, PageTables, TlbGather};
 use crate::slab::Ref;
 use crate::sync::RwLock;
 use crate::vma::{Needs, Spares, Vma, VmaTree};
-use crate::{OutOfMemory, Platform, VmaFlags};
+use crate::{Platform, VmaFlags};
 
 impl<'m, P: Platform> AddressSpace<'m, P> {
     /// A copy of the address space (Linux's `dup_mmap`). Private pages are
@@ -68,27 +68,31 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         if vma.anon_vma().is_none() || flags.contains(VmaFlags::WIPEONFORK) {
             return Ok(());
         }
-        let (mut anon, mut object) = (0, 0);
-        let result = self.tables.try_visit_both(self.mem, &child.tables, vma.range(), |addr, slot, copy| {
-            let mut entry = slot.get();
-            if !entry.is_special() && entry.maps_page() {
-                if entry.is_writable() {
-                    entry = slot.update(|entry| entry.without(EntryFlags::WRITE));
-                    gather.changed_range(addr, addr + slot.size());
+        let frames = self.mem.frames();
+        let (mut all, mut anon) = (0, 0);
+        let result = self.tables.visit_both(self.mem, &child.tables, vma.range(), |run| {
+            let mut protected = false;
+            for (slot, copy) in run.slots() {
+                let mut entry = slot.get();
+                if !entry.is_special() && entry.maps_page() {
+                    if entry.is_writable() {
+                        entry = slot.update(|entry| entry.without(EntryFlags::WRITE));
+                        protected = true;
+                    }
+                    let record = frames.get(entry.pfn());
+                    record.get();
+                    record.inc_mapcount();
+                    all += 1;
+                    anon += usize::from(ResidentKind::of(record) == ResidentKind::Anon);
                 }
-                let record = self.mem.frame(entry.pfn());
-                record.get();
-                record.inc_mapcount();
-                match ResidentKind::of(record) {
-                    ResidentKind::Anon => anon += 1,
-                    ResidentKind::Object => object += 1,
-                }
+                copy.set(entry.without(EntryFlags::WRITE | EntryFlags::ACCESSED));
             }
-            copy.set(entry.without(EntryFlags::WRITE | EntryFlags::ACCESSED));
-            Ok::<(), OutOfMemory>(())
+            if protected {
+                gather.changed_range(run.start(), run.end());
+            }
         });
         child.resident.add(ResidentKind::Anon, anon);
-        child.resident.add(ResidentKind::Object, object);
+        child.resident.add(ResidentKind::Object, all - anon);
         Ok(result?)
     }
 }

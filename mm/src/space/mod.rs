@@ -199,10 +199,8 @@ impl<P: Platform> Drop for AddressSpace<'_, P> {
         let mut state = self.mmap.write();
         let mut charged = 0;
         let mut gather = TlbGather::new(self.mem, &self.tables);
-        if let Some(all) = PageRange::new(0, TASK_SIZE) {
-            self.zap(all, &mut gather);
-        }
         for vma in state.vmas.iter() {
+            self.zap(vma.range(), &mut gather);
             if vma.flags().contains(VmaFlags::ACCOUNT) {
                 charged += vma.pages();
             }

@@ -138,18 +138,22 @@ impl<P: Platform> AddressSpace<'_, P> {
         let writable = flags.contains(VmaFlags::WRITE);
         let shared = flags.contains(VmaFlags::SHARED);
         let mut gather = TlbGather::new(self.mem, &self.tables);
-        self.tables.visit(self.mem, range, |addr, slot| {
-            let old = slot.get();
-            if !old.maps_page() {
-                return;
+        self.tables.visit_runs(self.mem, range, |run| {
+            let mut stale = false;
+            for (_, slot) in run.slots() {
+                let old = slot.get();
+                if !old.maps_page() {
+                    continue;
+                }
+                let mut wanted = protection;
+                if writable && (shared || self.is_exclusive(old)) {
+                    wanted |= EntryFlags::WRITE;
+                }
+                let old = slot.update(|entry| entry.without(access).with(wanted));
+                stale |= needs_flush(old, wanted);
             }
-            let mut wanted = protection;
-            if writable && (shared || self.is_exclusive(old)) {
-                wanted |= EntryFlags::WRITE;
-            }
-            let old = slot.update(|entry| entry.without(access).with(wanted));
-            if needs_flush(old, wanted) {
-                gather.changed_range(addr, addr + slot.size());
+            if stale {
+                gather.changed_range(run.start(), run.end());
             }
         });
         gather.finish();

@@ -3,23 +3,38 @@
 
 use super::AddressSpace;
 use super::account::ResidentKind;
-use crate::paging::TlbGather;
-use crate::{PageRange, Platform};
+use crate::frame::Frames;
+use crate::paging::{Entry, TlbGather};
+use crate::{PageRange, Pfn, Platform};
 
 impl<P: Platform> AddressSpace<'_, P> {
     /// Empties every entry of `range`. The frames go when `gather` is done.
     pub(super) fn zap(&self, range: PageRange, gather: &mut TlbGather<'_, P>) {
-        let (mut anon, mut object) = (0, 0);
-        self.tables.visit(self.mem, range, |addr, slot| {
-            let entry = slot.take();
-            gather.changed_range(addr, addr + slot.size());
-            match self.release_mapping(entry, gather) {
-                Some(ResidentKind::Anon) => anon += 1,
-                Some(ResidentKind::Object) => object += 1,
-                None => {}
-            }
+        let frames = self.mem.frames();
+        let (mut all, mut anon) = (0, 0);
+        self.tables.visit_runs(self.mem, range, |run| {
+            let unmapped = run.slots().filter_map(|(_, slot)| {
+                let (pfn, kind) = forget_mapping(&frames, slot.take())?;
+                all += 1;
+                anon += usize::from(kind == ResidentKind::Anon);
+                Some(pfn)
+            });
+            gather.release_run(run.start(), run.end(), unmapped);
         });
         self.resident.sub(ResidentKind::Anon, anon);
-        self.resident.sub(ResidentKind::Object, object);
+        self.resident.sub(ResidentKind::Object, all - anon);
     }
+}
+
+/// The mapping that an entry was is gone. Returns the frame, a reference to which
+/// is to be put once the TLBs have forgotten the mapping, and as what it counted.
+#[inline(always)]
+pub(super) fn forget_mapping(frames: &Frames, entry: Entry) -> Option<(Pfn, ResidentKind)> {
+    if entry.is_special() || !entry.maps_page() {
+        return None;
+    }
+    let pfn = entry.pfn();
+    let record = frames.get(pfn);
+    record.dec_mapcount();
+    Some((pfn, ResidentKind::of(record)))
 }

@@ -97,6 +97,15 @@ impl PageTables {
         self.visited.swap(0, Ordering::Relaxed)
     }
 
+    /// Calls `f` with each entry of the range that is not empty, and its address.
+    fn visit(&self, mem: &Memory<SimPlatform>, range: PageRange, mut f: impl FnMut(usize, &Slot)) {
+        self.visit_runs(mem, range, |run| {
+            for (addr, slot) in run.slots() {
+                f(addr, &slot);
+            }
+        });
+    }
+
     /// Every leaf of the range with its address.
     fn leaves(&self, mem: &Memory<SimPlatform>, range: PageRange) -> Vec<(usize, Entry)> {
         let mut leaves = Vec::new();

@@ -134,24 +134,6 @@ fn visit_sees_swap_entries_and_leaves_them_alone() {
 }
 
 #[test]
-fn a_visit_stops_at_the_first_error() {
-    let m = Machine::new();
-    let tables = m.tables();
-    for page in 0..4 {
-        m.map(&tables, BASE + page * PAGE_SIZE, 1);
-    }
-    let mut seen = 0;
-    let result = tables.try_visit(&m.mem, range(BASE, PMD_SIZE), |_, _| {
-        seen += 1;
-        if seen == 2 { Err("enough") } else { Ok(()) }
-    });
-    assert_eq!((result, seen), (Err("enough"), 2));
-    // The lock has been released.
-    assert!(tables.lock_pte(&m.mem, BASE).is_some());
-    m.finish(tables);
-}
-
-#[test]
 fn a_table_that_cannot_be_had_is_an_error_at_each_level() {
     let m = Machine::new();
     let tables = m.tables();
@@ -200,14 +182,14 @@ fn visiting_both_spaces_makes_only_tables_that_are_needed() {
     m.map(&parent, BASE + 3 * PAGE_SIZE, 2);
     m.map(&parent, BASE + 2 * PMD_SIZE, 3);
     parent.ensure(&m.mem, range(BASE + PMD_SIZE, PAGE_SIZE)).unwrap();
-    let result: Result<(), OutOfMemory> =
-        parent.try_visit_both(&m.mem, &child, range(BASE, PUD_SIZE), |_, from, to| {
+    let result = parent.visit_both(&m.mem, &child, range(BASE, PUD_SIZE), |run| {
+        for (from, to) in run.slots() {
             assert!(to.get().is_empty());
             m.mem.get(from.get().pfn());
             from.update(|entry| entry.without(EntryFlags::WRITE));
             to.set(from.get());
-            Ok(())
-        });
+        }
+    });
     assert_eq!(result, Ok(()));
     assert_eq!(child.table_pages(), 3 + 2);
     let all = range(0, crate::TASK_SIZE);

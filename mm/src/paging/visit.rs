@@ -1,0 +1,102 @@
+//! Going through the entries of a range.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::PageTables;
+use super::table::{Level, Slot, Table};
+use super::walk::{Found, Place};
+use crate::{Memory, PAGE_SIZE, PageRange, Platform};
+
+/// Entries of one table that map adjacent addresses, with the table's lock held:
+/// PTEs, or one huge leaf. The first and the last of them are not empty.
+///
+/// What is done to many entries is done in a loop over a run: the loop itself
+/// then need not know of addresses and levels.
+pub(crate) struct Run<'a> {
+    table: Table<'a>,
+    cells: &'a [AtomicU64],
+    start: usize,
+}
+
+impl<'a> Run<'a> {
+    /// The run in the entries of `table`, which is locked, that map `addr..end`;
+    /// `None` if they are empty.
+    #[inline(always)]
+    fn new(table: Table<'a>, addr: usize, end: usize) -> Option<Run<'a>> {
+        let cells = table.slots(addr, end);
+        let is_used = |cell: &AtomicU64| cell.load(Ordering::Relaxed) != 0;
+        let first = cells.iter().position(is_used)?;
+        let last = cells.iter().rposition(is_used)?;
+        let level = table.level();
+        Some(Run { table, cells: cells.get(first..=last)?, start: level.floor(addr) + first * level.size() })
+    }
+
+    /// The first address that the run maps. For a huge leaf it may be below the
+    /// range that is visited.
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// The address after the last one that the run maps.
+    pub fn end(&self) -> usize {
+        self.start + self.cells.len() * self.table.level().size()
+    }
+
+    /// The entries that are not empty, in ascending order, each with the address
+    /// that it maps.
+    #[inline(always)]
+    pub fn slots(&self) -> impl Iterator<Item = (usize, Slot<'_>)> {
+        let used = self.cells.iter().enumerate().filter(|(_, cell)| cell.load(Ordering::Relaxed) != 0);
+        let size = self.table.level().size();
+        used.map(move |(i, cell)| (self.start + i * size, self.table.as_slot(cell)))
+    }
+}
+
+impl PageTables {
+    /// Calls `f` for every run of entries in `range`, in ascending order. Costs
+    /// nothing for what has no tables.
+    ///
+    /// A huge leaf is visited once, even if only a part of it is in the range.
+    #[inline(always)]
+    pub fn visit_runs<P: Platform>(&self, mem: &Memory<P>, range: PageRange, mut f: impl FnMut(&Run)) {
+        let mut addr = range.start();
+        while addr < range.end() {
+            addr = match self.pte_table(mem, addr) {
+                Some(place) => self.visit_place(mem, place, addr, range.end(), &mut f),
+                None => self.visit_other(mem, addr, range.end(), &mut f),
+            };
+        }
+    }
+
+    /// Where there is no PTE table: passes what is empty, or visits a huge leaf.
+    /// Returns the address to go on at.
+    fn visit_other<P: Platform>(&self, mem: &Memory<P>, addr: usize, end: usize, f: &mut impl FnMut(&Run)) -> usize {
+        match self.find(mem, addr, Level::Pte) {
+            Found::Hole(table) => table.skip_empty(addr, end),
+            Found::Place(place) => self.visit_place(mem, place, addr, end, f),
+        }
+    }
+
+    /// Visits what of the table at `place` maps `addr..end`. Returns the address
+    /// to go on at: `addr` itself if the table turns out to be there no more.
+    #[inline(always)]
+    fn visit_place<P: Platform>(
+        &self,
+        mem: &Memory<P>,
+        place: Place,
+        addr: usize,
+        end: usize,
+        f: &mut impl FnMut(&Run),
+    ) -> usize {
+        let end = place.end(addr, end);
+        let _lock = place.table.lock(mem);
+        if !place.is_current(mem, addr) {
+            return addr;
+        }
+        self.count_visited(place.table.slots(addr, end).len());
+        if let Some(run) = Run::new(place.table, addr, end) {
+            f(&run);
+        }
+        end
+    }
+}
