@@ -7,7 +7,7 @@
 
 use core::sync::atomic::{AtomicIsize, Ordering};
 
-use crate::addr::{Pfn, is_page_aligned};
+use crate::addr::{PAGE_SIZE, Pfn, is_page_aligned};
 use crate::errno::OutOfMemory;
 use crate::frame::{Frame, FrameAllocator, FrameKind, Frames, InitError, OwnedFrame, clear_page};
 use crate::object::Object;
@@ -169,6 +169,41 @@ impl<P: Platform> Memory<P> {
         Ok(frame)
     }
 
+    /// Allocates a page table, empty.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] when no frame is free.
+    pub(crate) fn alloc_table(&self) -> Result<OwnedFrame, OutOfMemory> {
+        self.allocation_site()?;
+        match self.frames.alloc_zeroed(self.platform.current_cpu(), FrameKind::Table) {
+            // SAFETY: the frame has just been allocated with one reference, which is ours.
+            Some(pfn) => Ok(unsafe { OwnedFrame::from_raw(pfn, 0) }),
+            None => {
+                let frame = self.alloc_uncounted(FrameKind::Table, 0)?;
+                // SAFETY: the frame is owned, so nothing else accesses it.
+                unsafe { clear_page(self.page_ptr(frame.pfn())) };
+                Ok(frame)
+            }
+        }
+    }
+
+    /// Frees a page table that no CPU knows any more. It is empty, which spares
+    /// the next one to be made its clearing.
+    pub(crate) fn free_table(&self, table: OwnedFrame) {
+        debug_assert_eq!(table.order(), 0);
+        let pfn = table.into_raw();
+        debug_assert!(self.is_zero(pfn), "the page table {pfn:?} is freed with entries in it");
+        self.frames.free_zeroed(self.platform.current_cpu(), pfn);
+    }
+
+    /// Whether a frame is full of zeroes.
+    fn is_zero(&self, pfn: Pfn) -> bool {
+        // SAFETY: the page is in the direct map, and the caller owns it.
+        let bytes = unsafe { core::slice::from_raw_parts(self.page_ptr(pfn), PAGE_SIZE) };
+        bytes.iter().all(|&byte| byte == 0)
+    }
+
     /// Frees frames that nothing maps and no TLB knows any more.
     #[inline]
     pub fn free(&self, frame: OwnedFrame) {
@@ -179,7 +214,7 @@ impl<P: Platform> Memory<P> {
         #[cfg(any(test, feature = "sim"))]
         // SAFETY: the block is owned, and nothing uses it any more.
         unsafe {
-            self.page_ptr(pfn).write_bytes(0xa5, crate::addr::PAGE_SIZE << order);
+            self.page_ptr(pfn).write_bytes(0xa5, PAGE_SIZE << order);
         }
         self.frames.free(self.platform.current_cpu(), pfn, order);
     }

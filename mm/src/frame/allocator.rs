@@ -183,15 +183,42 @@ impl FrameAllocator {
         self.alloc_block(kind, order)
     }
 
+    /// Takes a free frame that is full of zeroes, if `cpu` has one.
+    #[inline]
+    pub(crate) fn alloc_zeroed(&self, cpu: usize, kind: FrameKind) -> Option<Pfn> {
+        let cpu = self.cpu(cpu);
+        let mut lists = cpu.lists.try_lock()?;
+        let (index, frame) = lists.pop_zeroed(&self.table)?;
+        cpu.in_use.add(kind, 1);
+        drop(lists);
+        frame.claim(kind, 0);
+        Some(self.table.pfn(index))
+    }
+
+    /// Gives a single frame back, which the caller owns and which is full of zeroes.
+    #[inline]
+    pub(crate) fn free_zeroed(&self, cpu: usize, pfn: Pfn) {
+        let index = self.table.index(pfn);
+        let frame = self.table.at(index);
+        let kind = check_freed(pfn, frame, 0);
+        let cpu = self.cpu(cpu);
+        let Some(mut lists) = cpu.lists.try_lock() else {
+            return self.free_block(index, kind, 0);
+        };
+        frame.refcount.store(0, Ordering::Relaxed);
+        frame.set_state(FrameKind::Free, 0, 0);
+        cpu.in_use.add(kind, -1);
+        if !lists.push_zeroed(index, frame) {
+            self.push(&mut lists, index, frame);
+        }
+    }
+
     /// Gives a block back, which the caller owns.
     #[inline]
     pub(crate) fn free(&self, cpu: usize, pfn: Pfn, order: u8) {
         let index = self.table.index(pfn);
         let frame = self.table.at(index);
-        let kind = frame.kind();
-        debug_assert!(!matches!(kind, FrameKind::Free | FrameKind::Reserved), "{pfn:?} is not in use");
-        debug_assert_eq!(frame.order(), order, "{pfn:?} is of another order");
-        debug_assert_eq!(frame.mapcount(), 0, "{pfn:?} is still mapped");
+        let kind = check_freed(pfn, frame, order);
         let cpu = self.cpu(cpu);
         if order == 0
             && let Some(mut lists) = cpu.lists.try_lock()
@@ -199,13 +226,19 @@ impl FrameAllocator {
             frame.refcount.store(0, Ordering::Relaxed);
             frame.set_state(FrameKind::Free, 0, 0);
             cpu.in_use.add(kind, -1);
-            if lists.is_full() {
-                self.spill(&mut lists);
-            }
-            lists.push(index, frame);
+            self.push(&mut lists, index, frame);
             return;
         }
         self.free_block(index, kind, order);
+    }
+
+    /// Puts a free frame on the list in use, for which there is room afterwards.
+    #[inline]
+    fn push(&self, lists: &mut CpuLists, index: u32, frame: &Frame) {
+        if lists.is_full() {
+            self.spill(lists);
+        }
+        lists.push(index, frame);
     }
 
     /// Takes a reference away from a frame; if it was the last, the block is the caller's.
@@ -273,10 +306,9 @@ impl FrameAllocator {
                 break;
             };
             // Backwards, so that the frames come off the list in ascending order.
+            // All of a free block that has left its list is marked as such already.
             for index in (index..index + (1 << order)).rev() {
-                let frame = self.table.at(index);
-                frame.set_state(FrameKind::Free, 0, 0);
-                lists.push(index, frame);
+                lists.push(index, self.table.at(index));
             }
         }
         !lists.is_empty()
@@ -316,6 +348,9 @@ impl FrameAllocator {
                     break;
                 }
             }
+            while let Some((index, _)) = lists.pop_zeroed(&self.table) {
+                pool.buddy.free(&self.table, index, 0);
+            }
         }
         let mut pool = self.pool.lock();
         while let Some(batch) = pool.depot.take(&self.table) {
@@ -351,6 +386,16 @@ impl FrameAllocator {
         self.in_use.add(kind, -(1 << order));
         pool.buddy.free(&self.table, index, order);
     }
+}
+
+/// Checks what can be checked of a block that is given back, and says what it was.
+#[inline]
+fn check_freed(pfn: Pfn, frame: &Frame, order: u8) -> FrameKind {
+    let kind = frame.kind();
+    debug_assert!(!matches!(kind, FrameKind::Free | FrameKind::Reserved), "{pfn:?} is not in use");
+    debug_assert_eq!(frame.order(), order, "{pfn:?} is of another order");
+    debug_assert_eq!(frame.mapcount(), 0, "{pfn:?} is still mapped");
+    kind
 }
 
 /// Checks what can be checked of the promises made to [`FrameAllocator::new`].

@@ -25,11 +25,14 @@ pub(super) struct CpuLists {
     len: u32,
     /// First frame of the batch to spare, or [`NIL`].
     spare: u32,
+    /// Apart from these, frames that are full of zeroes: at most a batch.
+    zeroed: u32,
+    zeroed_len: u32,
 }
 
 impl CpuLists {
     pub(super) const fn new() -> CpuLists {
-        CpuLists { head: NIL, len: 0, spare: NIL }
+        CpuLists { head: NIL, len: 0, spare: NIL, zeroed: NIL, zeroed_len: 0 }
     }
 
     /// Length of the list in use.
@@ -68,6 +71,31 @@ impl CpuLists {
         let frame = table.at(index);
         self.head = frame.next.load(Ordering::Relaxed);
         self.len -= 1;
+        Some((index, frame))
+    }
+
+    /// Puts a frame on the list of those that are full of zeroes, if there is room.
+    #[inline]
+    pub(super) fn push_zeroed(&mut self, index: u32, frame: &Frame) -> bool {
+        if self.zeroed_len == BATCH {
+            return false;
+        }
+        frame.next.store(self.zeroed, Ordering::Relaxed);
+        self.zeroed = index;
+        self.zeroed_len += 1;
+        true
+    }
+
+    /// Takes a frame that is full of zeroes.
+    #[inline]
+    pub(super) fn pop_zeroed<'a>(&mut self, table: &'a FrameTable) -> Option<(u32, &'a Frame)> {
+        if self.zeroed_len == 0 {
+            return None;
+        }
+        let index = self.zeroed;
+        let frame = table.at(index);
+        self.zeroed = frame.next.load(Ordering::Relaxed);
+        self.zeroed_len -= 1;
         Some((index, frame))
     }
 

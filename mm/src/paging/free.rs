@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 
 use super::table::{Child, Level, Table};
 use super::{Entry, PageTables, TlbGather, USER_END};
-use crate::{Memory, OwnedFrame, PMD_SIZE, PageRange, Pfn, Platform, TASK_SIZE};
+use crate::{Memory, OwnedFrame, PMD_SIZE, PageRange, Platform, TASK_SIZE};
 
 /// What may be freed: tables in the way of `start..end` whose whole span is in
 /// `floor..ceiling`.
@@ -73,60 +73,62 @@ impl PageTables {
             return;
         }
         let bounds = Bounds { start, end, floor, ceiling, which };
-        self.free_below(mem, self.top(mem), bounds, &mut |addr, pfn| {
+        self.free_below(mem, self.top(mem), bounds, &mut |addr, page| {
             // One page is enough: flushing any page of the table's span drops
             // what the paging-structure caches know of the table.
             gather.changed(addr.max(range.start()));
-            gather.release(pfn);
+            gather.release_table(page);
         });
     }
 
     /// Frees all tables but the root, at once: no CPU knows of them.
     pub(super) fn free_user_half<P: Platform>(&self, mem: &Memory<P>) {
         let bounds = Bounds { start: 0, end: USER_END, floor: 0, ceiling: USER_END, which: Which::All };
-        self.free_below(mem, self.top(mem), bounds, &mut |_, pfn| {
-            // SAFETY: the table has just been taken out of the tree, with the
-            // one reference that the tree had; nobody else can reach it.
-            mem.free(unsafe { OwnedFrame::from_raw(pfn, 0) });
-        });
+        self.free_below(mem, self.top(mem), bounds, &mut |_, page| mem.free_table(page));
     }
 
     /// Takes tables below `table` out of the tree, and hands the address that
-    /// each one mapped first and its frame, with its reference, to `release`.
+    /// each one mapped first and its page, which is empty, to `release`.
     fn free_below<P: Platform>(
         &self,
         mem: &Memory<P>,
         table: Table,
         bounds: Bounds,
-        release: &mut impl FnMut(usize, Pfn),
+        release: &mut impl FnMut(usize, OwnedFrame),
     ) {
         let level = table.level();
-        let mut addr = table.skip_empty(bounds.start, bounds.end);
+        let mut addr = bounds.start;
         while addr < bounds.end {
             self.count_visited(1);
             let slot = table.slot(addr);
             let (first, next) = (level.floor(addr), level.next(addr));
-            if let Child::Table(child) = table.child(mem, slot.get()) {
-                if child.level() > Level::Pte {
-                    let below = Bounds { start: addr, end: next.min(bounds.end), ..bounds };
-                    self.free_below(mem, child, below, release);
+            let child = match table.child(mem, slot.get()) {
+                Child::Table(child) => child,
+                Child::Leaf => {
+                    addr = next;
+                    continue;
                 }
-                let is_empty = || {
-                    let mut cells = child.slots(first, next).iter();
-                    cells.all(|cell| cell.load(Ordering::Relaxed) == 0)
-                };
-                let inside = bounds.floor <= first && next <= bounds.ceiling;
-                if inside && (bounds.which == Which::All || is_empty()) {
-                    debug_assert!(is_empty(), "table of {first:#x}..{next:#x} freed in use");
-                    slot.set(Entry::EMPTY);
-                    self.tables.fetch_sub(1, Ordering::Relaxed);
-                    release(first, child.pfn());
+                Child::Empty => {
+                    addr = table.skip_empty(addr, bounds.end);
+                    continue;
                 }
+            };
+            if child.level() > Level::Pte {
+                let below = Bounds { start: addr, end: next.min(bounds.end), ..bounds };
+                self.free_below(mem, child, below, release);
             }
-            if next >= bounds.end {
-                break;
+            let is_empty = || child.slots(first, next).iter().all(|cell| cell.load(Ordering::Relaxed) == 0);
+            let inside = bounds.floor <= first && next <= bounds.ceiling;
+            if inside && (bounds.which == Which::All || is_empty()) {
+                debug_assert!(is_empty(), "table of {first:#x}..{next:#x} freed in use");
+                slot.set(Entry::EMPTY);
+                self.tables.fetch_sub(1, Ordering::Relaxed);
+                // SAFETY: the table has just been taken out of the tree, with the
+                // one reference that the tree had; nobody else can reach it but
+                // through what the processors have cached of it.
+                release(first, unsafe { OwnedFrame::from_raw(child.pfn(), 0) });
             }
-            addr = table.skip_empty(next, bounds.end);
+            addr = next;
         }
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct TlbGather<'a, P: Platform> {
     /// references to put.
     count: usize,
     capacity: usize,
+    /// Table pages to free, linked through the index in their records; 0: none.
+    dead_tables: Pfn,
     spill: Option<OwnedFrame>,
     inline: [MaybeUninit<Pfn>; INLINE],
 }
@@ -44,6 +46,7 @@ impl<'a, P: Platform> TlbGather<'a, P> {
             end: 0,
             count: 0,
             capacity: INLINE,
+            dead_tables: Pfn(0),
             spill: None,
             inline: [MaybeUninit::uninit(); INLINE],
         }
@@ -75,6 +78,15 @@ impl<'a, P: Platform> TlbGather<'a, P> {
         self.count = count + 1;
     }
 
+    /// Takes over the page of a table that is empty and has been taken out of the
+    /// tree, to be freed after the flush. What it mapped has been recorded by
+    /// [`changed`](Self::changed).
+    pub fn release_table(&mut self, page: OwnedFrame) {
+        let pfn = page.into_raw();
+        self.mem.frame(pfn).set_index(self.dead_tables.0);
+        self.dead_tables = pfn;
+    }
+
     /// The entries of `start..end` (page aligned) are being emptied by `frames`,
     /// which yields the frames that they mapped: takes over a reference to each.
     #[inline(always)]
@@ -100,7 +112,7 @@ impl<'a, P: Platform> TlbGather<'a, P> {
     /// Flushes what is pending, then releases it.
     #[inline]
     pub fn flush(&mut self) {
-        if self.start < self.end || self.count != 0 {
+        if self.start < self.end || self.count != 0 || self.dead_tables != Pfn(0) {
             self.flush_pending();
         }
     }
@@ -115,6 +127,13 @@ impl<'a, P: Platform> TlbGather<'a, P> {
             self.mem.put(unsafe { batch.add(i).read() });
         }
         self.count = 0;
+        while self.dead_tables != Pfn(0) {
+            let pfn = self.dead_tables;
+            self.dead_tables = Pfn(self.mem.frame(pfn).index());
+            // SAFETY: `release_table` took the page from its owner, and no CPU
+            // has it cached as a table any more.
+            self.mem.free_table(unsafe { OwnedFrame::from_raw(pfn, 0) });
+        }
     }
 
     /// Flushes and releases all: from here on no CPU can use an old translation.

@@ -27,10 +27,10 @@
 
 use core::sync::atomic::Ordering;
 
-use super::PageTables;
 use super::free::span_ceiling;
 use super::table::{Child, Level, Table};
 use super::walk::{Found, Place};
+use super::{Entry, PageTables};
 use crate::{Memory, OutOfMemory, PageRange, Platform};
 
 /// A move of the leaves of a range to another address.
@@ -42,6 +42,9 @@ pub(crate) struct TableMove {
     pub(super) old_room: (usize, usize),
     /// Nothing but `new` is mapped between these.
     pub(super) new_room: (usize, usize),
+    /// Entries of higher levels do not move as a whole, wherever they are: their
+    /// spans at the old and the new address do not correspond.
+    highest: Level,
 }
 
 impl TableMove {
@@ -55,7 +58,10 @@ impl TableMove {
         if old.len() != new.len() || (old.overlaps(new) && new.start() >= old.start()) {
             return None;
         }
-        Some(TableMove { old, new, old_room: (old.start(), old.end()), new_room: (new.start(), new.end()) })
+        let distance = old.start().abs_diff(new.start());
+        let fits = |level: &Level| !old.overlaps(new) && distance.is_multiple_of(level.size());
+        let highest = [Level::Pud, Level::Pmd].into_iter().find(fits).unwrap_or(Level::Pte);
+        Some(TableMove { old, new, old_room: (old.start(), old.end()), new_room: (new.start(), new.end()), highest })
     }
 
     /// Says that besides the ranges themselves nothing is mapped between
@@ -70,18 +76,16 @@ impl TableMove {
 
     /// Whether the entry of that level which maps the old address `addr` moves
     /// as a whole.
+    #[inline(always)]
     pub(super) fn moves_whole(&self, addr: usize, level: Level) -> bool {
-        if level == Level::Pte {
-            return true;
-        }
+        level == Level::Pte || (level <= self.highest && self.has_room_for(addr, level))
+    }
+
+    /// Whether all that the entry maps is inside the room, here and there.
+    fn has_room_for(&self, addr: usize, level: Level) -> bool {
         let (first, next) = (level.floor(addr), level.next(addr));
         let (to_first, to_next) = (self.new_addr(first), self.new_addr(next));
-        level.floor(self.new_addr(addr)) == to_first
-            && !self.old.overlaps(self.new)
-            && self.old_room.0 <= first
-            && next <= self.old_room.1
-            && self.new_room.0 <= to_first
-            && to_next <= self.new_room.1
+        self.old_room.0 <= first && next <= self.old_room.1 && self.new_room.0 <= to_first && to_next <= self.new_room.1
     }
 
     /// Where `addr` goes. Wraps for addresses outside the room.
@@ -222,20 +226,20 @@ impl PageTables {
 
         let _locks = from.lock_both(&to, mem);
         if from.level() == Level::Pte {
-            let mut present = false;
+            // What is in the entries, all in one: of interest is if one is present.
+            let mut all = 0;
             for (source, target) in sources.iter().zip(targets) {
-                let source = from.as_slot(source);
-                if source.get().is_empty() {
+                if source.load(Ordering::Relaxed) == 0 {
                     continue;
                 }
                 // Ascending, and each one before the next: where the ranges
                 // overlap, a target has been a source before.
-                let entry = source.take();
+                let entry = from.as_slot(source).take();
                 debug_assert!(to.as_slot(target).get().is_empty(), "move onto a page");
                 to.as_slot(target).set(entry);
-                present |= entry.is_present();
+                all |= entry.0;
             }
-            if present {
+            if Entry(all).is_present() {
                 self.flush(mem, addr, end);
             }
         } else {

@@ -6,7 +6,7 @@ use super::PageTables;
 use super::entry::{Entry, EntryFlags};
 use super::table::{Child, Level, Slot, Table};
 use super::walk::Found;
-use crate::{FrameKind, Memory, OutOfMemory, OwnedFrame, Pfn, Platform};
+use crate::{Memory, OutOfMemory, OwnedFrame, Pfn, Platform};
 
 impl PageTables {
     /// Replaces the huge leaf that maps `addr`, if there is one, by a table of
@@ -21,7 +21,7 @@ impl PageTables {
         while let Found::Place(place) = self.find(mem, addr, Level::Pte)
             && place.table.level() > Level::Pte
         {
-            let page = mem.alloc_zeroed(FrameKind::Table)?;
+            let page = mem.alloc_table()?;
             let level = place.table.level();
             let slot = place.table.slot(addr);
             let lock = place.table.lock(mem);
@@ -31,7 +31,7 @@ impl PageTables {
                 // Some processors must not see both sizes at once.
                 self.flush(mem, start, start + level.size());
             } else {
-                mem.free(page);
+                mem.free_table(page);
             }
             drop(lock);
         }

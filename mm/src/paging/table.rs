@@ -196,14 +196,19 @@ impl<'m> Table<'m> {
         self.entries.get(first..=last).unwrap_or(&[])
     }
 
-    /// Where the first entry from that of `addr` on that is not empty maps
-    /// something, but `addr` at least; the end of the table or `limit`, which
-    /// is above `addr`, if there is none.
+    /// The entry for `addr` being empty: where the next one that is not starts, or
+    /// the end of the table, or `limit`, whichever comes first.
+    #[inline(always)]
     pub fn skip_empty(&self, addr: usize, limit: usize) -> usize {
+        let next = self.level.next(addr);
         let end = self.level.table_end(addr).min(limit);
+        if next >= end { end } else { self.skip_all_empty(next, end) }
+    }
+
+    fn skip_all_empty(&self, addr: usize, end: usize) -> usize {
         let cells = self.slots(addr, end);
         match cells.iter().position(|cell| cell.load(Ordering::Relaxed) != 0) {
-            Some(empty) => addr.max(self.level.floor(addr) + empty * self.level.size()),
+            Some(empty) => addr + empty * self.level.size(),
             None => end,
         }
     }

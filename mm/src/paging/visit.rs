@@ -3,9 +3,9 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::PageTables;
-use super::table::{Level, Slot, Table};
-use super::walk::{Found, Place};
-use crate::{Memory, PAGE_SIZE, PageRange, Platform};
+use super::table::{Slot, Table};
+use super::walk::{FoundPte, Place};
+use crate::{Memory, PageRange, Platform};
 
 /// Entries of one table that map adjacent addresses, with the table's lock held:
 /// PTEs, or one huge leaf. The first and the last of them are not empty.
@@ -61,20 +61,17 @@ impl PageTables {
     pub fn visit_runs<P: Platform>(&self, mem: &Memory<P>, range: PageRange, mut f: impl FnMut(&Run)) {
         let mut addr = range.start();
         while addr < range.end() {
-            addr = match self.pte_table(mem, addr) {
-                Some(place) => self.visit_place(mem, place, addr, range.end(), &mut f),
-                None => self.visit_other(mem, addr, range.end(), &mut f),
+            addr = match self.find_pte(mem, addr) {
+                FoundPte::Table(place) => self.visit_place(mem, place, addr, range.end(), &mut f),
+                FoundPte::Hole(table) => table.skip_empty(addr, range.end()),
+                FoundPte::Huge(place) => self.visit_huge(mem, place, addr, &mut f),
             };
         }
     }
 
-    /// Where there is no PTE table: passes what is empty, or visits a huge leaf.
-    /// Returns the address to go on at.
-    fn visit_other<P: Platform>(&self, mem: &Memory<P>, addr: usize, end: usize, f: &mut impl FnMut(&Run)) -> usize {
-        match self.find(mem, addr, Level::Pte) {
-            Found::Hole(table) => table.skip_empty(addr, end),
-            Found::Place(place) => self.visit_place(mem, place, addr, end, f),
-        }
+    #[cold]
+    fn visit_huge<P: Platform>(&self, mem: &Memory<P>, place: Place, addr: usize, f: &mut impl FnMut(&Run)) -> usize {
+        self.visit_place(mem, place, addr, addr + 1, f)
     }
 
     /// Visits what of the table at `place` maps `addr..end`. Returns the address

@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 use super::table::{Child, Level, Slot, Table};
 use super::{Entry, PageTables};
 use crate::sync::SpinLockGuard;
-use crate::{FrameKind, Memory, OutOfMemory, Platform};
+use crate::{Memory, OutOfMemory, Platform};
 
 /// Where a walk from the root ended.
 pub(super) enum Found<'m> {
@@ -14,6 +14,16 @@ pub(super) enum Found<'m> {
     Hole(Table<'m>),
     /// At the table whose entry is the last of the walk.
     Place(Place<'m>),
+}
+
+/// Where a walk from the root to a PTE ended.
+pub(super) enum FoundPte<'m> {
+    /// At an empty entry of that table: nothing below it.
+    Hole(Table<'m>),
+    /// At a huge leaf in that table.
+    Huge(Place<'m>),
+    /// At that PTE table.
+    Table(Place<'m>),
 }
 
 /// A table that a walk ended at, and the entry through which it was reached.
@@ -24,14 +34,20 @@ pub(super) struct Place<'m> {
 }
 
 impl<'m> Place<'m> {
-    /// The table that the entry for `addr` refers to, if it is there and no leaf.
+    fn top(table: Table<'m>) -> Place<'m> {
+        Place { table, link: None }
+    }
+
+    /// The table that the entry for `addr` refers to; if it refers to none, the
+    /// walk has come to its end.
     #[inline(always)]
-    fn below<P: Platform>(self, mem: &'m Memory<P>, addr: usize) -> Option<Place<'m>> {
+    fn below<P: Platform>(self, mem: &'m Memory<P>, addr: usize) -> Result<Place<'m>, FoundPte<'m>> {
         let slot = self.table.slot(addr);
         let entry = slot.get();
         match self.table.child(mem, entry) {
-            Child::Table(table) => Some(Place { table, link: Some((slot, entry)) }),
-            Child::Empty | Child::Leaf => None,
+            Child::Table(table) => Ok(Place { table, link: Some((slot, entry)) }),
+            Child::Empty => Err(FoundPte::Hole(self.table)),
+            Child::Leaf => Err(FoundPte::Huge(self)),
         }
     }
 
@@ -93,9 +109,11 @@ impl PageTables {
     /// Looks at the entry that maps `addr`.
     #[inline(always)]
     pub fn glance<'m, P: Platform>(&self, mem: &'m Memory<P>, addr: usize) -> Glance<'m> {
-        let place = self.pte_table(mem, addr).or_else(|| self.huge_leaf(mem, addr));
-        let entry = place.map_or(Entry::EMPTY, |place| place.table.slot(addr).get());
-        Glance { addr, entry, place }
+        let place = match self.find_pte(mem, addr) {
+            FoundPte::Hole(_) => return Glance { addr, entry: Entry::EMPTY, place: None },
+            FoundPte::Huge(place) | FoundPte::Table(place) => place,
+        };
+        Glance { addr, entry: place.table.slot(addr).get(), place: Some(place) }
     }
 
     /// The entry that maps `addr`, or the swap or migration entry in its place.
@@ -155,21 +173,22 @@ impl PageTables {
         }
     }
 
-    /// The PTE table that maps `addr`, if there is one. It is what most calls of
-    /// [`find`](Self::find) find; that its level is known when this is compiled
-    /// makes a walk half as long.
+    /// [`find`](Self::find) down to the PTE tables, where nearly all walks go. That
+    /// each level is known when this is compiled makes them half as long.
     #[inline(always)]
-    pub(super) fn pte_table<'m, P: Platform>(&self, mem: &'m Memory<P>, addr: usize) -> Option<Place<'m>> {
+    pub(super) fn find_pte<'m, P: Platform>(&self, mem: &'m Memory<P>, addr: usize) -> FoundPte<'m> {
         self.count_visited(3);
-        let top = Place { table: self.top(mem), link: None };
-        top.below(mem, addr)?.below(mem, addr)?.below(mem, addr)
-    }
-
-    #[cold]
-    fn huge_leaf<'m, P: Platform>(&self, mem: &'m Memory<P>, addr: usize) -> Option<Place<'m>> {
-        match self.find(mem, addr, Level::Pte) {
-            Found::Hole(_) => None,
-            Found::Place(place) => Some(place),
+        let puds = match Place::top(self.top(mem)).below(mem, addr) {
+            Ok(place) => place,
+            Err(end) => return end,
+        };
+        let pmds = match puds.below(mem, addr) {
+            Ok(place) => place,
+            Err(end) => return end,
+        };
+        match pmds.below(mem, addr) {
+            Ok(place) => FoundPte::Table(place),
+            Err(end) => end,
         }
     }
 
@@ -177,7 +196,7 @@ impl PageTables {
     /// or above it at a leaf or at an empty entry.
     #[inline]
     pub(super) fn find<'m, P: Platform>(&self, mem: &'m Memory<P>, addr: usize, lowest: Level) -> Found<'m> {
-        let mut place = Place { table: self.top(mem), link: None };
+        let mut place = Place::top(self.top(mem));
         while place.table.level() > lowest {
             self.count_visited(1);
             let slot = place.table.slot(addr);
@@ -215,13 +234,13 @@ impl PageTables {
         while table.level() > lowest {
             let slot = table.slot(addr);
             if slot.get().is_empty() {
-                let page = mem.alloc_zeroed(FrameKind::Table)?;
+                let page = mem.alloc_table()?;
                 if slot.replace_if(Entry::EMPTY, Entry::table(page.pfn())).is_ok() {
                     page.into_raw();
                     self.tables.fetch_add(1, Ordering::Relaxed);
                 } else {
                     // Somebody else was faster.
-                    mem.free(page);
+                    mem.free_table(page);
                 }
             }
             match table.child(mem, slot.get()) {

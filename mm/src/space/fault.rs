@@ -14,7 +14,7 @@
 use super::account::ResidentKind;
 use super::zap::forget_mapping;
 use super::{AddressSpace, FaultError};
-use crate::frame::copy_page;
+use crate::frame::{Frames, copy_page};
 use crate::object::ObjectError;
 use crate::paging::{Entry, EntryFlags, Glance, Slot, TlbGather};
 use crate::rmap::{self, AnonVma};
@@ -65,6 +65,17 @@ fn allows(flags: VmaFlags, access: FaultAccess) -> bool {
     } else {
         flags.intersects(VmaFlags::ACCESS)
     }
+}
+
+/// Whether the page that a private VMA's entry maps is that VMA's alone, so that
+/// it may be written in place.
+#[inline]
+pub(super) fn is_exclusive(frames: &Frames, entry: Entry) -> bool {
+    if entry.is_special() {
+        return false;
+    }
+    let record = frames.get(entry.pfn());
+    record.kind() == FrameKind::Anon && record.mapcount() == 1 && record.refcount() == 1
 }
 
 /// What an entry gets that a write fault makes.
@@ -210,7 +221,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         if !old.maps_page() || old.is_writable() {
             return Ok(Outcome::Again);
         }
-        if vma.flags().contains(VmaFlags::SHARED) || self.is_exclusive(old) {
+        if vma.flags().contains(VmaFlags::SHARED) || is_exclusive(&self.mem.frames(), old) {
             slot.update(|entry| entry.with(WRITTEN));
             return Ok(Outcome::Done);
         }
@@ -250,17 +261,6 @@ impl<P: Platform> AddressSpace<'_, P> {
         drop(slot);
         gather.finish();
         Ok(Outcome::Done)
-    }
-
-    /// Whether the page that a private VMA's entry maps is that VMA's alone, so
-    /// that it may be written in place.
-    #[inline]
-    pub(super) fn is_exclusive(&self, entry: Entry) -> bool {
-        if entry.is_special() {
-            return false;
-        }
-        let record = self.mem.frame(entry.pfn());
-        record.kind() == FrameKind::Anon && record.mapcount() == 1 && record.refcount() == 1
     }
 
     /// The page of the object behind `page`, with a reference.

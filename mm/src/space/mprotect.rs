@@ -1,9 +1,9 @@
 //! mprotect(2).
 
 use super::account::Charge;
-use super::fault::page_protection;
+use super::fault::{is_exclusive, page_protection};
 use super::{AddressSpace, SpaceError, State};
-use crate::paging::{Entry, EntryFlags, TlbGather};
+use crate::paging::{Entry, EntryFlags, Slot, TlbGather};
 use crate::slab::Ref;
 use crate::vma::Vma;
 use crate::{PageRange, Platform, Prot, TASK_SIZE, VmaFlags, is_page_aligned, page_align_up};
@@ -137,21 +137,22 @@ impl<P: Platform> AddressSpace<'_, P> {
             EntryFlags::PRESENT | EntryFlags::PROT_NONE | EntryFlags::USER | EntryFlags::WRITE | EntryFlags::NO_EXEC;
         let writable = flags.contains(VmaFlags::WRITE);
         let shared = flags.contains(VmaFlags::SHARED);
+        let frames = self.mem.frames();
+        let change = move |slot: Slot<'_>| {
+            let old = slot.get();
+            if !old.maps_page() {
+                return false;
+            }
+            let mut wanted = protection;
+            if writable && (shared || is_exclusive(&frames, old)) {
+                wanted |= EntryFlags::WRITE;
+            }
+            let old = slot.update(|entry| entry.without(access).with(wanted));
+            needs_flush(old, wanted)
+        };
         let mut gather = TlbGather::new(self.mem, &self.tables);
         self.tables.visit_runs(self.mem, range, |run| {
-            let mut stale = false;
-            for (_, slot) in run.slots() {
-                let old = slot.get();
-                if !old.maps_page() {
-                    continue;
-                }
-                let mut wanted = protection;
-                if writable && (shared || self.is_exclusive(old)) {
-                    wanted |= EntryFlags::WRITE;
-                }
-                let old = slot.update(|entry| entry.without(access).with(wanted));
-                stale |= needs_flush(old, wanted);
-            }
+            let stale = run.slots().fold(false, |stale, (_, slot)| stale | change(slot));
             if stale {
                 gather.changed_range(run.start(), run.end());
             }

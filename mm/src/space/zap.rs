@@ -10,9 +10,9 @@ use crate::{PageRange, Pfn, Platform};
 impl<P: Platform> AddressSpace<'_, P> {
     /// Empties every entry of `range`. The frames go when `gather` is done.
     pub(super) fn zap(&self, range: PageRange, gather: &mut TlbGather<'_, P>) {
-        let frames = self.mem.frames();
-        let (mut all, mut anon) = (0, 0);
         self.tables.visit_runs(self.mem, range, |run| {
+            let frames = self.mem.frames();
+            let (mut all, mut anon) = (0, 0);
             let unmapped = run.slots().filter_map(|(_, slot)| {
                 let (pfn, kind) = forget_mapping(&frames, slot.take())?;
                 all += 1;
@@ -20,9 +20,9 @@ impl<P: Platform> AddressSpace<'_, P> {
                 Some(pfn)
             });
             gather.release_run(run.start(), run.end(), unmapped);
+            self.resident.sub(ResidentKind::Anon, anon);
+            self.resident.sub(ResidentKind::Object, all - anon);
         });
-        self.resident.sub(ResidentKind::Anon, anon);
-        self.resident.sub(ResidentKind::Object, all - anon);
     }
 }
 
