@@ -1,4 +1,4 @@
-//! An intrusive height-balanced (AVL) tree over objects of an arena.
+//! An intrusive balanced tree over objects of an arena.
 //!
 //! The VMAs of an address space by address and the VMAs of an `AnonVma` by
 //! page index are both kept in one. The links live in the objects, so putting
@@ -6,10 +6,18 @@
 //! carries a *summary* of its subtree (the largest gap, the last page index)
 //! that the tree keeps exact; what it is, an [`Adapter`] says.
 //!
-//! What always holds between two calls:
-//! - the heights of a node's two subtrees differ by at most one;
-//! - a node's height and summary follow from its children's;
-//! - a node that is in no tree has height 0.
+//! It is a *weak AVL tree* (Haeupler, Sen, Tarjan: "Rank-Balanced Trees", 2015).
+//! One that only grows is an AVL tree. But where an AVL tree may have to
+//! change all nodes on the way to the root each time a node comes and goes, a
+//! weak one changes a few, whatever the order of insertions and removals.
+//!
+//! What always holds between two calls, where the rank of "no node" is 0:
+//! - a node's rank is larger by 1 or 2 than those of its children;
+//! - a node without children has rank 1;
+//! - a node's summary follows from its own data and its children's summaries;
+//! - a node that is in no tree has rank 0.
+//!
+//! So a tree of `n` nodes is at most `2 log2 n` high.
 //!
 //! The tree has no key: whoever inserts says where ([`Avl::insert_at`]), and
 //! whoever changes what a summary is computed from calls [`Avl::refresh`].
@@ -67,24 +75,24 @@ impl<T> fmt::Debug for Link<T> {
 
 /// What a node carries for each tree it can be in.
 pub(crate) struct Links<T> {
-    left: Link<T>,
-    right: Link<T>,
+    /// The roots of the subtrees before and after it, by [`Side`].
+    children: [Link<T>; 2],
     parent: Link<T>,
-    /// Levels of the subtree, this node included; 0 when in no tree.
-    height: AtomicU8,
+    /// 0 when in no tree.
+    rank: AtomicU8,
 }
 
 impl<T> Links<T> {
     /// The root of the subtree before this node.
     #[inline(always)]
     pub(crate) fn left(&self) -> Option<Ref<T>> {
-        self.left.get()
+        self.children[Side::Left as usize].get()
     }
 
     /// The root of the subtree after this node.
     #[inline(always)]
     pub(crate) fn right(&self) -> Option<Ref<T>> {
-        self.right.get()
+        self.children[Side::Right as usize].get()
     }
 
     /// The node this one hangs from.
@@ -94,25 +102,37 @@ impl<T> Links<T> {
     }
 
     /// Makes it the links of a node in no tree.
+    #[inline]
     pub(crate) fn reset(&self) {
-        self.left.set(None);
-        self.right.set(None);
+        self.children[0].set(None);
+        self.children[1].set(None);
         self.parent.set(None);
-        self.set_height(0);
+        self.set_rank(0);
     }
 
-    fn height(&self) -> u8 {
-        self.height.load(Ordering::Relaxed)
+    #[inline(always)]
+    fn child(&self, side: Side) -> &Link<T> {
+        &self.children[side as usize]
     }
 
-    fn set_height(&self, height: u8) {
-        self.height.store(height, Ordering::Relaxed);
+    #[inline(always)]
+    fn rank(&self) -> u8 {
+        self.rank.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn set_rank(&self, rank: u8) {
+        self.rank.store(rank, Ordering::Relaxed);
+    }
+
+    fn is_leaf(&self) -> bool {
+        self.left().is_none() && self.right().is_none()
     }
 }
 
 impl<T> Default for Links<T> {
     fn default() -> Self {
-        Links { left: Link::default(), right: Link::default(), parent: Link::default(), height: AtomicU8::new(0) }
+        Links { children: [Link::default(), Link::default()], parent: Link::default(), rank: AtomicU8::new(0) }
     }
 }
 
@@ -136,9 +156,19 @@ pub(crate) trait Adapter {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Side {
     /// Before it.
-    Left,
+    Left = 0,
     /// After it.
-    Right,
+    Right = 1,
+}
+
+impl Side {
+    #[inline(always)]
+    fn other(self) -> Side {
+        match self {
+            Side::Left => Side::Right,
+            Side::Right => Side::Left,
+        }
+    }
 }
 
 /// The tree; see the module's documentation.
@@ -170,11 +200,11 @@ impl<A: Adapter> Avl<A> {
     /// of an empty tree.
     pub(crate) fn insert_at(&self, node: Node<A>, parent: Option<(Node<A>, Side)>) {
         let links = A::links(&node);
-        debug_assert_eq!(links.height(), 0, "the node is in a tree already");
-        links.left.set(None);
-        links.right.set(None);
+        debug_assert_eq!(links.rank(), 0, "the node is in a tree already");
+        links.children[0].set(None);
+        links.children[1].set(None);
         links.parent.set(parent.map(|(parent, _)| parent));
-        links.set_height(1);
+        links.set_rank(1);
         A::summarize(&node);
         match parent {
             None => {
@@ -182,53 +212,63 @@ impl<A: Adapter> Avl<A> {
                 self.root.set(Some(node));
             }
             Some((above, side)) => {
-                let slot = Self::child(&above, side);
-                debug_assert!(slot.get().is_none(), "the place is taken");
-                slot.set(Some(node));
+                let place = A::links(&above).child(side);
+                debug_assert!(place.get().is_none(), "the place is taken");
+                place.set(Some(node));
                 self.refresh(above);
-                self.retrace(above);
+                // If it had a child, its rank is 2 already.
+                if A::links(&above).rank() == 1 {
+                    self.balance_raised(node, above, side);
+                }
             }
         }
     }
 
-    /// Takes `node`, which is in this tree, out of it.
-    pub(crate) fn remove(&self, node: Node<A>) {
+    /// Takes `node`, which is in this tree, out of it. With it the own data of
+    /// another node, `changed`, may have changed.
+    pub(crate) fn remove(&self, node: Node<A>, changed: Option<Node<A>>) {
         let links = A::links(&node);
-        debug_assert_ne!(links.height(), 0, "the node is in no tree");
+        debug_assert_ne!(links.rank(), 0, "the node is in no tree");
         let parent = links.parent();
+        // From where on summaries and ranks may be wrong, and on which side.
         let lowest = match (links.left(), links.right()) {
             (None, only) | (only, None) => {
-                self.replace(node, parent, only);
-                parent
+                let side = self.replace(node, parent, only);
+                parent.map(|parent| (parent, side))
             }
             (Some(left), Some(right)) => {
                 // The next node in order, which has no left child, takes its place.
                 let heir = Self::leftmost(right);
                 let heir_links = A::links(&heir);
                 let lowest = if heir == right {
-                    heir
+                    (heir, Side::Right)
                 } else {
                     let above = heir_links.parent().unwrap_or(right);
                     let orphan = heir_links.right();
-                    A::links(&above).left.set(orphan);
+                    A::links(&above).child(Side::Left).set(orphan);
                     Self::set_parent(orphan, Some(above));
-                    heir_links.right.set(Some(right));
+                    heir_links.child(Side::Right).set(Some(right));
                     Self::set_parent(Some(right), Some(heir));
-                    above
+                    (above, Side::Left)
                 };
-                heir_links.left.set(Some(left));
+                heir_links.child(Side::Left).set(Some(left));
                 Self::set_parent(Some(left), Some(heir));
                 self.replace(node, parent, Some(heir));
                 // What those above the place know of it, before it changes.
-                heir_links.set_height(links.height());
+                heir_links.set_rank(links.rank());
                 A::inherit(&node, &heir);
                 self.refresh(heir);
                 Some(lowest)
             }
         };
-        if let Some(lowest) = lowest {
+        if let Some((lowest, _)) = lowest {
             self.refresh(lowest);
-            self.retrace(lowest);
+        }
+        if let Some(changed) = changed {
+            self.refresh(changed);
+        }
+        if let Some((lowest, side)) = lowest {
+            self.balance_lowered(lowest, side);
         }
         links.reset();
     }
@@ -250,110 +290,139 @@ impl<A: Adapter> Avl<A> {
         }
     }
 
-    /// Walks up from `from` and restores heights and balance, until a height
-    /// has not changed. All summaries are right, and stay so.
-    fn retrace(&self, from: Node<A>) {
-        let mut at = Some(from);
-        while let Some(node) = at {
-            let links = A::links(&node);
-            let before = links.height();
-            let left = Self::height_of(links.left());
-            let right = Self::height_of(links.right());
-            let (top, height) = if left > right + 1 {
-                let top = self.raise_left(node);
-                (top, A::links(&top).height())
-            } else if right > left + 1 {
-                let top = self.raise_right(node);
-                (top, A::links(&top).height())
-            } else {
-                let height = left.max(right) + 1;
-                links.set_height(height);
-                (node, height)
-            };
-            if height == before {
-                return;
+    /// Restores the ranks after that of `node`, the child of `above` on that
+    /// `side`, has grown to the rank of `above`. All summaries are right, and
+    /// stay so.
+    fn balance_raised(&self, mut node: Node<A>, mut above: Node<A>, mut side: Side) {
+        loop {
+            let high = A::links(&above);
+            let rank = high.rank();
+            if rank - Self::rank_of(high.child(side.other()).get()) > 1 {
+                break;
             }
-            at = A::links(&top).parent();
+            high.set_rank(rank + 1);
+            node = above;
+            above = match A::links(&node).parent() {
+                Some(parent) if A::links(&parent).rank() == rank + 1 => parent,
+                _ => return,
+            };
+            side = Self::side_of(node, above);
+        }
+        let (low, high) = (A::links(&node), A::links(&above));
+        let rank = low.rank();
+        match low.child(side.other()).get() {
+            Some(inner) if A::links(&inner).rank() + 1 == rank => {
+                self.rotate(node, inner);
+                self.rotate(above, inner);
+                A::links(&inner).set_rank(rank);
+                low.set_rank(rank - 1);
+            }
+            _ => self.rotate(above, node),
+        }
+        high.set_rank(rank - 1);
+    }
+
+    /// Restores the ranks after that of the subtree on `side` of `above` has
+    /// fallen. All summaries are right, and stay so.
+    fn balance_lowered(&self, mut above: Node<A>, mut side: Side) {
+        loop {
+            let high = A::links(&above);
+            let rank = high.rank();
+            let lowered = if rank == 2 && high.is_leaf() {
+                1
+            } else if rank - Self::rank_of(high.child(side).get()) < 3 {
+                return;
+            } else if self.lower_other(above, side) {
+                rank - 1
+            } else {
+                return;
+            };
+            high.set_rank(lowered);
+            let Some(parent) = high.parent() else { return };
+            side = Self::side_of(above, parent);
+            above = parent;
         }
     }
 
-    /// Rebalances `node`, whose left subtree is too high; returns what is on
-    /// top now.
-    fn raise_left(&self, node: Node<A>) -> Node<A> {
-        let Some(left) = A::links(&node).left() else {
-            return node;
+    /// Makes the rank of the subtree that is not on `side` of `above` fit a rank
+    /// of `above` that is lower by one. If it cannot be lowered, rotates, after
+    /// which all is well, and returns `false`.
+    fn lower_other(&self, above: Node<A>, side: Side) -> bool {
+        let high = A::links(&above);
+        let rank = high.rank();
+        let Some(sibling) = high.child(side.other()).get() else {
+            return true;
         };
-        let below = A::links(&left);
-        if Self::height_of(below.left()) < Self::height_of(below.right()) {
-            self.rotate(left, Side::Left);
+        let links = A::links(&sibling);
+        if links.rank() + 2 == rank {
+            return true;
         }
-        self.rotate(node, Side::Right)
+        let (inner, outer) = (links.child(side).get(), links.child(side.other()).get());
+        if Self::rank_of(outer) + 2 == rank {
+            self.rotate(above, sibling);
+            links.set_rank(rank);
+            high.set_rank(if high.is_leaf() { 1 } else { rank - 1 });
+            return false;
+        }
+        match inner {
+            Some(inner) if A::links(&inner).rank() + 2 == rank => {
+                self.rotate(sibling, inner);
+                self.rotate(above, inner);
+                A::links(&inner).set_rank(rank);
+                links.set_rank(rank - 2);
+                high.set_rank(rank - 2);
+                false
+            }
+            _ => {
+                links.set_rank(rank - 2);
+                true
+            }
+        }
     }
 
-    /// The mirror image of [`Self::raise_left`].
-    fn raise_right(&self, node: Node<A>) -> Node<A> {
-        let Some(right) = A::links(&node).right() else {
-            return node;
-        };
-        let below = A::links(&right);
-        if Self::height_of(below.right()) < Self::height_of(below.left()) {
-            self.rotate(right, Side::Right);
-        }
-        self.rotate(node, Side::Left)
-    }
-
-    /// Moves `node` down to the `side` and its child of the other side up into
-    /// its place; returns that child.
+    /// Moves `up`, a child of `node`, into its place, and `node` down to the
+    /// other side. Ranks are the caller's matter.
     ///
     /// ```text
     ///       node                 up
-    ///      /    \    Right      /  \
+    ///      /    \               /  \
     ///     up     c   ----->    a    node
     ///    /  \                      /    \
     ///   a    b                    b      c
     /// ```
-    fn rotate(&self, node: Node<A>, side: Side) -> Node<A> {
-        let other = match side {
-            Side::Left => Side::Right,
-            Side::Right => Side::Left,
-        };
-        let Some(up) = Self::child(&node, other).get() else {
-            return node;
-        };
+    fn rotate(&self, node: Node<A>, up: Node<A>) {
+        let side = Self::side_of(up, node);
         let parent = A::links(&node).parent();
-        let middle = Self::child(&up, side).get();
-        Self::child(&node, other).set(middle);
+        let middle = A::links(&up).child(side.other()).get();
+        A::links(&node).child(side).set(middle);
         Self::set_parent(middle, Some(node));
         self.replace(node, parent, Some(up));
-        Self::child(&up, side).set(Some(node));
+        A::links(&up).child(side.other()).set(Some(node));
         A::links(&node).parent.set(Some(up));
         A::inherit(&node, &up);
         A::summarize(&node);
-        Self::update_height(&node);
-        Self::update_height(&up);
-        up
     }
 
-    /// Hangs `new` from `parent` in place of `old`.
-    fn replace(&self, old: Node<A>, parent: Option<Node<A>>, new: Option<Node<A>>) {
+    /// Hangs `new` from `parent` in place of `old`; returns on which side.
+    fn replace(&self, old: Node<A>, parent: Option<Node<A>>, new: Option<Node<A>>) -> Side {
+        Self::set_parent(new, parent);
         match parent {
-            None => self.root.set(new),
+            None => {
+                self.root.set(new);
+                Side::Left
+            }
             Some(parent) => {
-                let links = A::links(&parent);
-                if links.left() == Some(old) {
-                    links.left.set(new);
-                } else {
-                    links.right.set(new);
-                }
+                let side = Self::side_of(old, parent);
+                A::links(&parent).child(side).set(new);
+                side
             }
         }
-        Self::set_parent(new, parent);
     }
 
-    fn update_height(node: &A::Node) {
-        let links = A::links(node);
-        let (left, right) = (Self::height_of(links.left()), Self::height_of(links.right()));
-        links.set_height(left.max(right) + 1);
+    /// On which side of `parent` its child `node` is.
+    #[inline(always)]
+    fn side_of(node: Node<A>, parent: Node<A>) -> Side {
+        if A::links(&parent).left() == Some(node) { Side::Left } else { Side::Right }
     }
 
     fn leftmost(mut node: Node<A>) -> Node<A> {
@@ -363,13 +432,6 @@ impl<A: Adapter> Avl<A> {
         node
     }
 
-    fn child(node: &A::Node, side: Side) -> &Link<A::Node> {
-        match side {
-            Side::Left => &A::links(node).left,
-            Side::Right => &A::links(node).right,
-        }
-    }
-
     fn set_parent(node: Option<Node<A>>, parent: Option<Node<A>>) {
         if let Some(node) = node {
             A::links(&node).parent.set(parent);
@@ -377,8 +439,8 @@ impl<A: Adapter> Avl<A> {
     }
 
     #[inline(always)]
-    fn height_of(node: Option<Node<A>>) -> u8 {
-        node.map_or(0, |node| A::links(&node).height())
+    fn rank_of(node: Option<Node<A>>) -> u8 {
+        node.map_or(0, |node| A::links(&node).rank())
     }
 }
 
@@ -403,28 +465,31 @@ impl<A: Adapter> Avl<A> {
         None
     }
 
-    /// Checks links, heights and summaries of the whole tree, and that `count`
+    /// Checks links, ranks and summaries of the whole tree, and that `count`
     /// nodes are in it. For checks: it visits every node,
     /// recursively.
     pub(crate) fn verify(&self, count: usize) {
         if let Some(root) = self.root() {
             assert_eq!(A::links(&root).parent(), None, "the root hangs from a node");
         }
-        assert_eq!(Self::verify_below(self.root()).1, count, "nodes in the tree");
+        assert_eq!(Self::verify_below(self.root()), count, "nodes in the tree");
     }
 
-    /// Returns height and number of nodes.
-    fn verify_below(node: Option<Node<A>>) -> (u8, usize) {
-        let Some(node) = node else { return (0, 0) };
+    /// Returns the number of nodes.
+    fn verify_below(node: Option<Node<A>>) -> usize {
+        let Some(node) = node else { return 0 };
         let links = A::links(&node);
-        for child in [links.left(), links.right()].into_iter().flatten() {
-            assert_eq!(A::links(&child).parent(), Some(node), "a child does not know its parent");
+        let mut count = 1;
+        for child in [links.left(), links.right()] {
+            if let Some(child) = child {
+                assert_eq!(A::links(&child).parent(), Some(node), "a child does not know its parent");
+            }
+            let (rank, below) = (links.rank(), Self::rank_of(child));
+            assert!(below < rank && rank <= below + 2, "out of balance: {below} below {rank}");
+            count += Self::verify_below(child);
         }
-        let (left, left_count) = Self::verify_below(links.left());
-        let (right, right_count) = Self::verify_below(links.right());
-        assert!(left.abs_diff(right) <= 1, "out of balance: {left} and {right}");
-        assert_eq!(links.height(), left.max(right) + 1, "wrong height");
+        assert!(!links.is_leaf() || links.rank() == 1, "rank {} without a child", links.rank());
         assert!(!A::summarize(&node), "a summary was out of date");
-        (links.height(), left_count + right_count + 1)
+        count
     }
 }

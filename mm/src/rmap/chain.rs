@@ -252,7 +252,7 @@ fn take_from_tree(_: &RootLock, avc: Ref<Avc>) -> bool {
     let Some(anon_vma) = avc.anon_vma.get() else {
         return false;
     };
-    anon_vma.tree.remove(avc);
+    anon_vma.tree.remove(avc, None);
     if !anon_vma.tree.is_empty() {
         return false;
     }
@@ -290,7 +290,7 @@ pub(crate) fn adopt_chain(lock: &RootLock, from: Ref<Vma>, to: Ref<Vma>) {
     debug_assert!(to.anon_vma().is_none());
     to.set_chain(from.chain());
     for (avc, anon_vma) in chain(from) {
-        anon_vma.tree.remove(avc);
+        anon_vma.tree.remove(avc, None);
         put_in_tree(lock, avc, to, anon_vma);
     }
     to.set_anon_vma(from.anon_vma());

@@ -77,7 +77,7 @@ pub(super) fn update(anon_vma: &AnonVma, avc: Ref<Avc>) {
         avc.last.store(vma.pgoff() + (vma.pages() - 1), Ordering::Relaxed);
         anon_vma.tree.refresh(avc);
     } else {
-        anon_vma.tree.remove(avc);
+        anon_vma.tree.remove(avc, None);
         insert(anon_vma, avc);
     }
 }

@@ -106,7 +106,8 @@ impl VmaTree {
     }
 
     /// The VMA before `vma`; the last one of all before `None`.
-    fn before(&self, vma: Option<Ref<Vma>>) -> Option<Ref<Vma>> {
+    #[inline]
+    pub(crate) fn before(&self, vma: Option<Ref<Vma>>) -> Option<Ref<Vma>> {
         match vma {
             Some(vma) => vma.prev(),
             None => self.last(),
@@ -174,18 +175,35 @@ impl VmaTree {
     pub(crate) fn remove(&mut self, vma: Ref<Vma>) {
         debug_assert!(vma.is_attached());
         vma.store_attached(false);
-        self.tree.remove(vma);
         let (prev, next) = (vma.prev(), vma.next());
         match prev {
             Some(prev) => prev.next.set(next),
             None => self.first.set(next),
         }
         match next {
-            Some(next) => next.prev.set(prev),
+            Some(next) => {
+                next.prev.set(prev);
+                next.gap.store(gap_before(&next), Ordering::Relaxed);
+            }
             None => self.last.set(prev),
         }
-        self.update_gap(next);
+        self.tree.remove(vma, next);
         self.len.store(self.len() - 1, Ordering::Relaxed);
+    }
+
+    /// Moves `vma` to `range`, which overlaps no other VMA, and lets its pages
+    /// start at the index `pgoff`. `next` is the first VMA that ends after the
+    /// start of `range`.
+    pub(super) fn relocate(&mut self, vma: Ref<Vma>, range: PageRange, pgoff: usize, next: Option<Ref<Vma>>) {
+        if next == Some(vma) || next == vma.next() {
+            // It passes no other VMA.
+            vma.set_place(range.start(), range.end(), pgoff);
+            self.update_gaps_around(vma);
+            return;
+        }
+        self.remove(vma);
+        vma.set_place(range.start(), range.end(), pgoff);
+        self.insert_between(self.before(next), next, vma);
     }
 
     /// Takes out all VMAs at once, and calls `f` with each.
@@ -221,8 +239,12 @@ impl VmaTree {
 
     /// Changes the flags of `vma`.
     pub(crate) fn set_flags(&mut self, vma: Ref<Vma>, flags: VmaFlags) {
+        let changed = vma.flags() ^ flags;
         vma.store_flags(flags);
-        self.update_gap(Some(vma));
+        if changed.contains(VmaFlags::GROWSDOWN) {
+            // Its guard gap comes or goes.
+            self.update_gap(Some(vma));
+        }
     }
 
     /// Makes the gap before `vma` right again, after that or the VMA before it
