@@ -210,11 +210,14 @@ impl<T: Default + Sync> Arena<T> {
     ///
     /// [`OutOfMemory`], and then none has been drawn.
     #[cfg_attr(test, track_caller)]
+    #[inline]
     pub(crate) fn reserve<P: Platform>(&self, memory: &Memory<P>, count: usize) -> Result<Reserve<'_, T>, OutOfMemory> {
-        let mut reserve = Reserve { arena: self, slots: FreeList::new() };
-        if count == 0 {
-            return Ok(reserve);
-        }
+        // Most operations need nothing of most kinds.
+        let slots = if count == 0 { FreeList::new() } else { self.draw(memory, count)? };
+        Ok(Reserve { arena: self, slots })
+    }
+
+    fn draw<P: Platform>(&self, memory: &Memory<P>, count: usize) -> Result<FreeList<T>, OutOfMemory> {
         for _ in 0..count {
             memory.allocation_site()?;
         }
@@ -222,11 +225,12 @@ impl<T: Default + Sync> Arena<T> {
         while free.len < count {
             self.grow(memory, &mut free)?;
         }
-        while reserve.slots.len < count {
+        let mut drawn = FreeList::new();
+        while drawn.len < count {
             let Some(slot) = free.pop() else { break };
-            reserve.slots.push(slot);
+            drawn.push(slot);
         }
-        Ok(reserve)
+        Ok(drawn)
     }
 
     /// Objects handed out, reserved ones included.
@@ -288,14 +292,21 @@ impl<T: Default + Sync> Reserve<'_, T> {
     }
 }
 
-impl<T: Default + Sync> Drop for Reserve<'_, T> {
-    fn drop(&mut self) {
-        if self.slots.len == 0 {
-            return;
-        }
+impl<T: Default + Sync> Reserve<'_, T> {
+    /// Gives back what is left.
+    fn give_back(&mut self) {
         let mut free = self.arena.free.lock();
         while let Some(slot) = self.slots.pop() {
             free.push(slot);
+        }
+    }
+}
+
+impl<T: Default + Sync> Drop for Reserve<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.slots.len != 0 {
+            self.give_back();
         }
     }
 }

@@ -160,42 +160,33 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         pgoff: usize,
         mut attributes: Attributes,
     ) -> Result<(), SpaceError> {
-        self.check_unmap(state, range)?;
-        let mut replaced = 0;
-        let mut uncharged = 0;
-        for vma in state.vmas.overlapping(range.start(), range.end()) {
-            let pages = vma.range().intersect(range).pages();
-            replaced += pages;
-            if vma.flags().contains(VmaFlags::ACCOUNT) {
-                uncharged += pages;
-            }
-        }
+        let removal = self.plan_unmap(state, range)?;
         let pages = range.pages();
-        state.totals.may_expand(self.limits.get(), attributes.flags, pages - replaced)?;
+        state.totals.may_expand(self.limits.get(), attributes.flags, pages - removal.pages)?;
         // What the replaced mappings were charged with is charged until the
         // commit gives it back.
         let accountable = is_accountable(attributes.flags);
-        let charge = Charge::new(self.mem, if accountable { pages - uncharged } else { 0 })?;
+        let charge = Charge::new(self.mem, if accountable { pages - removal.charged } else { 0 })?;
         if accountable {
             attributes.flags |= VmaFlags::ACCOUNT;
         }
         let new = NewMapping { range, pgoff, attributes, copied_from: None, merge: MergeWith::Any, space: self.id() };
-        let needs = match replaced {
-            0 => state.vmas.plan_map(&new).needs(),
-            _ => Needs::edges(&state.vmas, range) + Needs::map(None),
-        };
-        let mut spares = Spares::reserve(self.mem, needs)?;
-
-        charge.keep();
-        if accountable {
-            self.mem.recharge_commit(uncharged);
-        }
-        if replaced != 0 {
+        if removal.pages == 0 {
+            let plan = state.vmas.plan_map_before(&new, removal.next);
+            let mut spares = Spares::reserve(self.mem, plan.needs())?;
+            charge.keep();
+            plan.commit(&mut state.vmas, self.mem, &mut spares);
+        } else {
+            let mut spares = Spares::reserve(self.mem, removal.needs + Needs::map(None))?;
+            charge.keep();
+            if accountable {
+                self.mem.recharge_commit(removal.charged);
+            }
             self.unmap_commit(state, range, Tables::Free, &mut spares);
+            state.vmas.plan_map(&new).commit(&mut state.vmas, self.mem, &mut spares);
         }
         state.totals.add(attributes.flags, pages);
         state.totals.lock(attributes.flags, pages);
-        state.vmas.plan_map(&new).commit(&mut state.vmas, self.mem, &mut spares);
         Ok(())
     }
 }

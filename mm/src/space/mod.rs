@@ -69,7 +69,7 @@ use crate::paging::{PageTables, TlbGather};
 use crate::slab::Ref;
 use crate::sync::RwLock;
 use crate::vma::{Spares, Vma, VmaTree};
-use crate::{Memory, OutOfMemory, PageRange, PhysAddr, Platform, TASK_SIZE, VmaFlags};
+use crate::{Memory, OutOfMemory, PageRange, PhysAddr, Platform, VmaFlags};
 
 /// An address space.
 ///

@@ -17,6 +17,22 @@ pub(super) enum Tables {
     Keep,
 }
 
+/// What has been found out about a range that is to be unmapped. Good until the
+/// VMAs change.
+pub(super) struct Removal {
+    /// The first VMA that ends after the start of the range.
+    pub first: Option<Ref<Vma>>,
+    /// The last one that is in the range, at least in part.
+    pub last: Option<Ref<Vma>>,
+    /// The first one after the range.
+    pub next: Option<Ref<Vma>>,
+    /// Pages in the range that are mapped.
+    pub pages: usize,
+    /// Those of them that are charged for.
+    pub charged: usize,
+    pub needs: Needs,
+}
+
 impl<P: Platform> AddressSpace<'_, P> {
     /// Unmaps `len` bytes (rounded up to pages) from `addr`. That nothing is
     /// mapped in some or all of the range is no error.
@@ -35,30 +51,45 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Prepares and commits the removal of `range`.
     pub(super) fn unmap(&self, state: &mut State, range: PageRange) -> Result<(), SpaceError> {
-        self.check_unmap(state, range)?;
-        let needs = Needs::edges(&state.vmas, range);
-        let mut spares = Spares::reserve(self.mem, needs)?;
-        self.unmap_commit(state, range, Tables::Free, &mut spares);
+        let removal = self.plan_unmap(state, range)?;
+        let mut spares = Spares::reserve(self.mem, removal.needs)?;
+        self.remove(state, range, removal.first, Tables::Free, &mut spares);
         Ok(())
     }
 
-    /// Whether `range` may be unmapped.
-    pub(super) fn check_unmap(&self, state: &State, range: PageRange) -> Result<(), SpaceError> {
-        let mut splits_one = false;
-        for vma in state.vmas.overlapping(range.start(), range.end()) {
-            if vma.flags().contains(VmaFlags::SEALED) {
+    /// Finds out whether `range` may be unmapped, and what that takes.
+    #[inline]
+    pub(super) fn plan_unmap(&self, state: &State, range: PageRange) -> Result<Removal, SpaceError> {
+        let first = state.vmas.find(range.start());
+        let mut removal = Removal { first, last: None, next: first, pages: 0, charged: 0, needs: Needs::NONE };
+        while let Some(vma) = removal.next.filter(|vma| vma.start() < range.end()) {
+            let flags = vma.flags();
+            if flags.contains(VmaFlags::SEALED) {
                 return Err(SpaceError::NotPermitted);
             }
-            splits_one = vma.start() < range.start() && range.end() < vma.end();
+            removal.needs = removal.needs + Needs::hole(vma, range);
+            let pages = vma.range().intersect(range).pages();
+            removal.pages += pages;
+            removal.charged += if flags.contains(VmaFlags::ACCOUNT) { pages } else { 0 };
+            removal.last = Some(vma);
+            removal.next = vma.next();
         }
-        if splits_one && state.vmas.len() >= self.mem.sysctl().max_map_count() {
+        if removal.needs.vmas() != 0 && state.vmas.len() >= self.mem.sysctl().max_map_count() {
             return Err(SpaceError::TooManyVmas);
         }
-        Ok(())
+        Ok(removal)
     }
 
-    /// Removes everything in `range`, which [`check_unmap`](Self::check_unmap)
-    /// has passed; `spares` have room for a split at each end.
+    /// [`remove`](Self::remove) for a range of which it is known that nothing in it
+    /// is sealed. `spares` have room for a split.
+    pub(super) fn unmap_commit(&self, state: &mut State, range: PageRange, keep: Tables, spares: &mut Spares<'_>) {
+        let first = state.vmas.find(range.start());
+        self.remove(state, range, first, keep, spares);
+    }
+
+    /// Removes everything in `range`, from `first` on, as
+    /// [`plan_unmap`](Self::plan_unmap) has found it. What is cut keeps its VMA;
+    /// only a hole in the middle makes another one.
     ///
     /// ```text
     ///           range.start              range.end
@@ -66,22 +97,35 @@ impl<P: Platform> AddressSpace<'_, P> {
     ///   [aaaaaaaaaaa|aaaa][bbbbbb]   [ccccccc|cccc]
     ///   [aaaaaaaaaaa]         gone           [cccc]
     /// ```
-    pub(super) fn unmap_commit(&self, state: &mut State, range: PageRange, keep: Tables, spares: &mut Spares<'_>) {
+    fn remove(
+        &self,
+        state: &mut State,
+        range: PageRange,
+        first: Option<Ref<Vma>>,
+        keep: Tables,
+        spares: &mut Spares<'_>,
+    ) {
         let State { vmas, totals, .. } = state;
         let mut gather = TlbGather::new(self.mem, &self.tables);
-        let mut next = vmas.find(range.start());
-        while let Some(mut vma) = next.filter(|vma| vma.start() < range.end()) {
-            if vma.start() < range.start() {
-                vma = vmas.split(self.mem, vma, range.start(), spares);
+        let mut next = first;
+        while let Some(vma) = next.filter(|vma| vma.start() < range.end()) {
+            let (cut_start, cut_end) = (vma.start() < range.start(), range.end() < vma.end());
+            next = match (cut_start, cut_end) {
+                (_, false) => vma.next(),
+                (false, true) => Some(vma),
+                (true, true) => Some(vmas.split(self.mem, vma, range.end(), spares)),
+            };
+            let part = vma.range().intersect(range);
+            self.zap(part, &mut gather);
+            self.forget(totals, vma.flags(), part.pages());
+            if cut_start {
+                vmas.cut(vma, vma.start(), part.start());
+            } else if cut_end {
+                vmas.cut(vma, part.end(), vma.end());
+            } else {
+                vmas.remove(vma);
+                retire(self.mem, vma);
             }
-            if vma.end() > range.end() {
-                vmas.split(self.mem, vma, range.end(), spares);
-            }
-            next = vma.next();
-            self.zap(vma.range(), &mut gather);
-            self.forget(totals, vma.flags(), vma.pages());
-            vmas.remove(vma);
-            retire(self.mem, vma);
         }
         if keep == Tables::Free {
             self.free_tables_before(vmas, range, next, &mut gather);
@@ -107,8 +151,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         next: Option<Ref<Vma>>,
         gather: &mut TlbGather<'_, P>,
     ) {
-        let prev = next.map_or_else(|| vmas.last(), |next| next.prev());
-        let floor = prev.map_or(0, |vma| vma.end());
+        let floor = vmas.before(next).map_or(0, |vma| vma.end());
         let ceiling = next.map_or(TASK_SIZE, |vma| vma.start());
         self.tables.free_tables(self.mem, range, floor, ceiling, gather);
     }

@@ -7,7 +7,7 @@ use crate::addr::{PAGE_SHIFT, PageRange};
 use crate::flags::VmaFlags;
 use crate::memory::Memory;
 use crate::platform::Platform;
-use crate::rmap::{self, AnonVma};
+use crate::rmap::{self, AnonVma, RootLock};
 use crate::slab::Ref;
 
 /// A range that is to be mapped where nothing is.
@@ -42,8 +42,8 @@ pub(crate) enum MergeWith {
 
 /// What [`VmaTree::plan_map`] has decided. Good until the tree changes.
 #[derive(Clone, Copy)]
-pub(crate) struct MapPlan {
-    new: NewMapping,
+pub(crate) struct MapPlan<'a> {
+    new: &'a NewMapping,
     prev: Option<Ref<Vma>>,
     next: Option<Ref<Vma>>,
     fit: Fit,
@@ -51,13 +51,20 @@ pub(crate) struct MapPlan {
 
 impl VmaTree {
     /// Decides how to map a range that overlaps no VMA.
-    pub(crate) fn plan_map(&self, new: &NewMapping) -> MapPlan {
-        let (prev, next) = self.around(new.range.start());
+    pub(crate) fn plan_map<'a>(&self, new: &'a NewMapping) -> MapPlan<'a> {
+        self.plan_map_before(new, self.find(new.range.start()))
+    }
+
+    /// [`plan_map`](Self::plan_map) for a range of which it is known that `next` is
+    /// the first VMA after it.
+    #[inline]
+    pub(crate) fn plan_map_before<'a>(&self, new: &'a NewMapping, next: Option<Ref<Vma>>) -> MapPlan<'a> {
+        let prev = self.before(next);
         let allowed = |vma: &Ref<Vma>| new.merge != MergeWith::NotSource || new.copied_from != Some(*vma);
         let candidate =
             Candidate { range: new.range, pgoff: new.pgoff, attributes: new.attributes, pages_of: new.copied_from };
         let fit = candidate.fit(prev.filter(allowed), next.filter(allowed));
-        MapPlan { new: *new, prev, next, fit }
+        MapPlan { new, prev, next, fit }
     }
 
     /// Adds a copy of `parent`, a VMA of a process that forks, after all VMAs
@@ -93,7 +100,7 @@ impl VmaTree {
     }
 }
 
-impl MapPlan {
+impl MapPlan<'_> {
     /// What the commit draws.
     pub(crate) fn needs(&self) -> Needs {
         match self.growth() {
@@ -105,7 +112,7 @@ impl MapPlan {
     /// Maps the range; returns the VMA that has it now. The objects drawn are
     /// at most [`MapPlan::needs`], or [`Needs::map`].
     pub(crate) fn commit<P: Platform>(&self, tree: &mut VmaTree, memory: &Memory<P>, spares: &mut Spares) -> Ref<Vma> {
-        let new = &self.new;
+        let new = self.new;
         let Some(growth) = self.growth() else {
             let vma = create(memory, spares, new.range, new.pgoff, &new.attributes, new.space);
             tree.insert_between(self.prev, self.next, vma);
@@ -120,6 +127,32 @@ impl MapPlan {
         growth.commit(tree, spares);
         free_merged(memory, &growth);
         growth.vma
+    }
+
+    /// Maps the range by moving the VMA that it is copied from there, with all its
+    /// pages: for one that is moved whole and merges with no other. Its chain
+    /// stays as it is, so nothing is drawn. The caller holds the lock of its
+    /// anon_vma's root until the pages have moved, too.
+    pub(crate) fn commit_whole(&self, tree: &mut VmaTree, source: Ref<Vma>, lock: Option<&RootLock>) {
+        debug_assert!(self.moves_whole(source));
+        let new = self.new;
+        let indices = (source.pgoff(), source.pages());
+        tree.relocate(source, new.range, new.pgoff, self.next);
+        if let Some(lock) = lock
+            && indices != (source.pgoff(), source.pages())
+        {
+            rmap::index_again(lock, source);
+        }
+    }
+
+    /// Whether the range does not become part of a neighbour, or only of `source`
+    /// itself.
+    pub(crate) fn moves_whole(&self, source: Ref<Vma>) -> bool {
+        match self.fit {
+            Fit::Neither => true,
+            Fit::Prev(vma) | Fit::Next(vma) => vma == source,
+            Fit::Both(..) => false,
+        }
     }
 
     /// The growth of a neighbour that does it.

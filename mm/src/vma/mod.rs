@@ -19,21 +19,19 @@
 //!
 //! - *Map*: [`VmaTree::plan_map`] with a [`NewMapping`]. Where VMAs must be
 //!   unmapped before there is a plan, reserve for the worst case:
-//!   `Needs::edges(&tree, range) + Needs::map(None)`.
+//!   [`Needs::map`] and what the unmapping needs.
 //! - *Change a range in one VMA*: [`VmaTree::plan_modify`].
-//! - *Change a range over several VMAs*: reserve [`Needs::edges`] once; then
-//!   plan and commit for each VMA in turn, from the lowest on, with
-//!   `range.intersect(vma.range())`, and go on with the VMA that has the end
-//!   of what `commit` returned, for it may have grown over the next one.
-//! - *Unmap*: reserve [`Needs::edges`]; [`VmaTree::split`] at both ends; unmap
-//!   the pages; then for each of [`VmaTree::overlapping`],
+//! - *Unmap*: reserve [`Needs::hole`] for the VMA that has it, if one has;
+//!   [`VmaTree::split`] that at the hole's end. For each of the VMAs, unmap the
+//!   pages; then [`VmaTree::cut`] one of which something stays, for the others
 //!   [`VmaTree::remove`] and [`retire`].
-//!   Where only one side of a VMA goes, [`VmaTree::resize`] does without a split.
 //! - *Grow* a VMA (a stack) or shrink it: [`VmaTree::resize`]. To grow one and
 //!   merge it with the next (`mremap`): map what is to be added, with the same
 //!   attributes, the page index that goes on, and `copied_from` the VMA itself.
-//! - *Move*: map the new range with `copied_from`. Then look the source up
-//!   again, for it may have become part of the new VMA. Its range is unmapped,
+//! - *Move*: if all of a VMA moves and merges with no other where it goes
+//!   ([`MapPlan::moves_whole`]), it stays the same VMA
+//!   ([`MapPlan::commit_whole`]). Else map the new
+//!   range with `copied_from`. Then look the source up again, for it may have become part of the new VMA. Its range is unmapped,
 //!   or, with `MREMAP_DONTUNMAP` and moved whole, the VMA is unlinked
 //!   ([`unlink`](crate::rmap::unlink)) and rebased ([`VmaTree::rebase`]).
 //! - *First write fault* of a private VMA: [`prepare`](crate::rmap::prepare).
@@ -62,6 +60,6 @@ pub(crate) mod tests;
 
 pub(crate) use area::{Attributes, STACK_GUARD_GAP, Vma};
 pub(crate) use gap::GapRequest;
-pub(crate) use map::{MergeWith, NewMapping, retire};
+pub(crate) use map::{MapPlan, MergeWith, NewMapping, retire};
 pub(crate) use spares::{Needs, Spares};
 pub(crate) use tree::VmaTree;

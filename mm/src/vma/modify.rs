@@ -18,7 +18,7 @@ pub(crate) struct ModifyPlan {
     range: PageRange,
     flags: VmaFlags,
     name: u32,
-    growth: Option<Growth>,
+    fit: Fit,
 }
 
 impl VmaTree {
@@ -29,19 +29,18 @@ impl VmaTree {
         debug_assert!(vma.start() <= range.start() && range.end() <= vma.end() && !range.is_empty());
         let at_start = range.start() == vma.start();
         let at_end = range.end() == vma.end();
-        let growth = if at_start || at_end {
+        let fit = if at_start || at_end {
             let candidate = Candidate {
                 range,
                 pgoff: vma.index_of(range.start()),
                 attributes: Attributes { flags, name, object: vma.object() },
                 pages_of: Some(vma),
             };
-            let fit = candidate.fit(vma.prev().filter(|_| at_start), vma.next().filter(|_| at_end));
-            growth(vma, range, flags, fit)
+            candidate.fit(vma.prev().filter(|_| at_start), vma.next().filter(|_| at_end))
         } else {
-            None
+            Fit::Neither
         };
-        ModifyPlan { vma, range, flags, name, growth }
+        ModifyPlan { vma, range, flags, name, fit }
     }
 
     /// Splits `vma` at `addr`, which is inside it. It keeps what is below;
@@ -85,6 +84,14 @@ impl VmaTree {
         upper
     }
 
+    /// Cuts `vma` down to `start..end`. No page is mapped in what it loses.
+    pub(crate) fn cut(&mut self, vma: Ref<Vma>, start: usize, end: usize) {
+        debug_assert!(vma.start() <= start && end <= vma.end());
+        if let Some(range) = PageRange::new(start, end) {
+            self.resize(vma, range);
+        }
+    }
+
     /// Moves the bounds of `vma` to those of `range`, which overlaps no other
     /// VMA: it grows or shrinks at either end. Pages that it keeps keep their
     /// index; none is mapped that it loses.
@@ -123,6 +130,7 @@ impl VmaTree {
 ///   Next, all of V      ****NNNN  ->      NNNNNNNN
 ///   Next, a part        VV**NNNN  ->      VVNNNNNN
 /// ```
+#[inline]
 fn growth(vma: Ref<Vma>, range: PageRange, flags: VmaFlags, fit: Fit) -> Option<Growth> {
     let whole = range.start() == vma.start() && range.end() == vma.end();
     let (grows, start, end, goes, shrinks) = match fit {
@@ -154,12 +162,14 @@ fn growth(vma: Ref<Vma>, range: PageRange, flags: VmaFlags, fit: Fit) -> Option<
 impl ModifyPlan {
     /// What the commit draws.
     pub(crate) fn needs(&self) -> Needs {
-        if let Some(growth) = &self.growth {
+        if let Some(growth) = self.growth() {
             return Needs { vmas: 0, avcs: growth.chain.avcs(), anon_vmas: 0 };
         }
-        let (front, back) = self.cuts();
-        let cuts = usize::from(front) + usize::from(back);
-        Needs { vmas: cuts, avcs: cuts * self.vma.chain_len(), anon_vmas: 0 }
+        Needs::cuts(self.vma, self.range)
+    }
+
+    fn growth(&self) -> Option<Growth> {
+        growth(self.vma, self.range, self.flags, self.fit)
     }
 
     /// Whether something is to be split off before the range, and after it.
@@ -170,9 +180,9 @@ impl ModifyPlan {
     /// Does it; returns the VMA that has the range now, and perhaps more. The
     /// objects drawn are at most [`ModifyPlan::needs`].
     pub(crate) fn commit<P: Platform>(&self, tree: &mut VmaTree, memory: &Memory<P>, spares: &mut Spares) -> Ref<Vma> {
-        if let Some(growth) = &self.growth {
+        if let Some(growth) = self.growth() {
             growth.commit(tree, spares);
-            free_merged(memory, growth);
+            free_merged(memory, &growth);
             return growth.vma;
         }
         let (front, back) = self.cuts();

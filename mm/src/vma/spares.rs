@@ -2,7 +2,7 @@
 
 use core::ops::Add;
 
-use super::{Vma, VmaTree};
+use super::Vma;
 use crate::addr::PageRange;
 use crate::errno::OutOfMemory;
 use crate::memory::{Arenas, Memory};
@@ -33,15 +33,27 @@ impl Needs {
         Needs { vmas: 1, avcs: vma.chain_len(), anon_vmas: 0 }
     }
 
-    /// For cutting the VMAs of `tree` at both ends of `range`, or changing all
-    /// that is in the range with one `modify` each, merging or splitting. Only
-    /// a VMA that the range covers in part needs anything.
-    pub(crate) fn edges(tree: &VmaTree, range: PageRange) -> Needs {
-        let cut = |addr: usize| match tree.lookup(addr) {
-            Some(vma) if vma.start() < addr => Needs::split(vma),
-            _ => Needs::NONE,
-        };
-        cut(range.start()) + cut(range.end())
+    /// For taking `range`, which has a part of `vma`, out of it: nothing unless
+    /// something stays on both sides.
+    #[inline]
+    pub(crate) fn hole(vma: Ref<Vma>, range: PageRange) -> Needs {
+        if vma.start() < range.start() && range.end() < vma.end() { Needs::split(vma) } else { Needs::NONE }
+    }
+
+    /// For splitting off what `vma` has before `range` and after it.
+    pub(crate) fn cuts(vma: Ref<Vma>, range: PageRange) -> Needs {
+        let cut = |cut: bool| if cut { Needs::split(vma) } else { Needs::NONE };
+        cut(vma.start() < range.start()) + cut(range.end() < vma.end())
+    }
+
+    /// For a new VMA with the pages in `range` of `vma`, whether it merges or
+    /// not, and then taking the range out of the VMA that it is in.
+    ///
+    /// If that has become one with the new VMA, which is then not drawn, the
+    /// range may be a hole in it, and it chained to one anon_vma as a neighbour was.
+    pub(crate) fn moved(vma: Ref<Vma>, range: PageRange) -> Needs {
+        let new = Needs::map(Some(vma));
+        Needs { avcs: new.avcs.max(1), ..new } + Needs::hole(vma, range)
     }
 
     /// For the child's copy of `vma` at a fork.
@@ -50,13 +62,6 @@ impl Needs {
             Some(_) => Needs { vmas: 1, avcs: vma.chain_len() + 1, anon_vmas: 1 },
             None => Needs { vmas: 1, avcs: 0, anon_vmas: 0 },
         }
-    }
-
-    /// The same if what is cut is merged with `neighbour` before, and may get
-    /// its chain by that.
-    pub(crate) fn after_merge_with(self, neighbour: Option<Ref<Vma>>) -> Needs {
-        let links = neighbour.map_or(0, |neighbour| neighbour.chain_len());
-        Needs { avcs: self.avcs.max(self.vmas * links), ..self }
     }
 
     /// How many more VMAs there may be afterwards than before.
@@ -68,6 +73,7 @@ impl Needs {
 impl Add for Needs {
     type Output = Needs;
 
+    #[inline]
     fn add(self, other: Needs) -> Needs {
         Needs {
             vmas: self.vmas + other.vmas,
@@ -92,6 +98,7 @@ impl<'m> Spares<'m> {
     ///
     /// [`OutOfMemory`], and then nothing has been drawn.
     #[cfg_attr(test, track_caller)]
+    #[inline]
     pub(crate) fn reserve<P: Platform>(memory: &'m Memory<P>, needs: Needs) -> Result<Spares<'m>, OutOfMemory> {
         let arenas = &memory.arenas;
         Ok(Spares {

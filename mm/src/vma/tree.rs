@@ -98,13 +98,6 @@ impl VmaTree {
         self.last.get()
     }
 
-    /// The VMA before `addr`, and the one that contains it or comes after.
-    #[inline]
-    pub(crate) fn around(&self, addr: usize) -> (Option<Ref<Vma>>, Option<Ref<Vma>>) {
-        let next = self.find(addr);
-        (self.before(next), next)
-    }
-
     /// The VMA before `vma`; the last one of all before `None`.
     #[inline]
     pub(crate) fn before(&self, vma: Option<Ref<Vma>>) -> Option<Ref<Vma>> {

@@ -138,7 +138,7 @@ impl<P: Platform> AddressSpace<'_, P> {
                 Ok(Remapped::at(remap.addr))
             }
             RemapKind::Expand => {
-                if let Some(tail) = self.room_to_expand(state, vma, remap) {
+                if let Some(tail) = room_to_expand(vma, remap) {
                     return self.expand(state, vma, remap, tail);
                 }
                 if !remap.flags.contains(MremapFlags::MAYMOVE) {
@@ -147,16 +147,6 @@ impl<P: Platform> AddressSpace<'_, P> {
                 self.move_mapping(state, vma, remap)
             }
         }
-    }
-
-    /// What the VMA can grow by, if the range ends where the VMA does and
-    /// nothing is mapped behind it.
-    fn room_to_expand(&self, state: &State, vma: Ref<Vma>, remap: &Remap) -> Option<PageRange> {
-        if vma.end() - remap.addr != remap.old_len {
-            return None;
-        }
-        let tail = PageRange::from_len(vma.end(), remap.delta())?;
-        (!state.vmas.overlaps(tail)).then_some(tail)
     }
 
     /// Lets `vma` grow by `tail`, and into one with what comes behind that if
@@ -171,14 +161,15 @@ impl<P: Platform> AddressSpace<'_, P> {
         let pages = tail.pages();
         let accountable = flags.contains(VmaFlags::ACCOUNT);
         let charge = Charge::new(self.mem, if accountable { pages } else { 0 })?;
-        let plan = state.vmas.plan_map(&NewMapping {
+        let new = NewMapping {
             range: tail,
             pgoff: vma.index_of(vma.end()),
             attributes: vma.attributes(),
             copied_from: Some(vma),
             merge: MergeWith::Any,
             space: self.id(),
-        });
+        };
+        let plan = state.vmas.plan_map_before(&new, vma.next());
         let mut spares = Spares::reserve(self.mem, plan.needs())?;
         charge.keep();
         plan.commit(&mut state.vmas, self.mem, &mut spares);
@@ -211,11 +202,16 @@ impl<P: Platform> AddressSpace<'_, P> {
             self.check_vma(state, &remap, first)?;
             return self.move_mapping(state, first, &remap);
         }
+        if end <= first.end() {
+            let piece = piece(first, remap.addr);
+            self.check_vma(state, &piece, first)?;
+            return self.move_mapping(state, first, &piece);
+        }
         // All that can be known before is found out before the first one moves.
         for vma in state.vmas.overlapping(remap.addr, end) {
             let piece = piece(vma, remap.addr);
             self.check_vma(state, &piece, vma)?;
-            self.check_unmap(state, checked_range(piece.new_addr, piece.new_len)?)?;
+            self.plan_unmap(state, checked_range(piece.new_addr, piece.new_len)?)?;
         }
         let mut at = remap.addr;
         // With `MREMAP_DONTUNMAP` what has been moved is still there: never look back.
@@ -239,4 +235,14 @@ impl<P: Platform> AddressSpace<'_, P> {
         let start = state.place(want, self.mem.sysctl().mmap_min_addr())?;
         PageRange::from_len(start, remap.new_len).ok_or(SpaceError::NoRoom)
     }
+}
+
+/// What the VMA can grow by, if the range ends where the VMA does and
+/// nothing is mapped behind it.
+fn room_to_expand(vma: Ref<Vma>, remap: &Remap) -> Option<PageRange> {
+    if vma.end() - remap.addr != remap.old_len {
+        return None;
+    }
+    let tail = PageRange::from_len(vma.end(), remap.delta())?;
+    vma.next().is_none_or(|next| tail.end() <= next.start()).then_some(tail)
 }

@@ -1,14 +1,14 @@
 //! Moving a mapping, or a part of one, to another address.
 
 use super::{Remap, RemapKind, Remapped};
-use crate::paging::TableMove;
+use crate::paging::{TableMove, TlbGather};
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;
 use crate::space::account::Charge;
-use crate::space::munmap::{Tables, checked_range};
+use crate::space::munmap::{Removal, Tables, checked_range};
 use crate::space::{AddressSpace, SpaceError, State};
-use crate::vma::{MergeWith, Needs, NewMapping, Spares, Vma};
-use crate::{PAGE_SHIFT, PageRange, Platform, VmaFlags};
+use crate::vma::{MapPlan, MergeWith, Needs, NewMapping, Spares, Vma};
+use crate::{PAGE_SHIFT, PageRange, Platform, TASK_SIZE, VmaFlags};
 
 /// A move that has been decided on.
 #[derive(Clone, Copy, Debug)]
@@ -39,35 +39,37 @@ impl<P: Platform> AddressSpace<'_, P> {
         if state.vmas.len() + headroom > self.mem.sysctl().max_map_count() {
             return Err(SpaceError::TooManyVmas);
         }
-        if remap.fixed() {
-            self.check_unmap(state, mv.target)?;
-        }
-        if let Some(tail) = mv.tail {
-            self.check_unmap(state, tail)?;
-        }
+        let target = self.plan_unmap(state, mv.target)?;
+        let tail = mv.tail.map(|tail| self.plan_unmap(state, tail)).transpose()?;
         let added = if mv.keep_source { pages } else { pages - moved };
-        let accountable = flags.contains(VmaFlags::ACCOUNT);
-        let charge = Charge::new(self.mem, if accountable { added } else { 0 })?;
-        let edges = |range| Needs::edges(&state.vmas, range);
-        // The new mapping may join the source and others, and then the source goes.
-        let moved_needs = (Needs::map(Some(vma)) + edges(mv.source))
-            .after_merge_with(state.vmas.lookup(mv.target.start().wrapping_sub(1)))
-            .after_merge_with(state.vmas.lookup(mv.target.end()));
-        let needs = edges(mv.target) + mv.tail.map_or(Needs::NONE, edges) + moved_needs;
-        let mut spares = Spares::reserve(self.mem, needs)?;
-        let tables = table_move(state, vma, &mv).ok_or(SpaceError::Invalid)?;
-        self.tables.move_prepare(self.mem, &tables)?;
+        let charge = Charge::new(self.mem, if flags.contains(VmaFlags::ACCOUNT) { added } else { 0 })?;
+        let tables = table_move(state, vma, &mv, &target).ok_or(SpaceError::Invalid)?;
 
-        // From here on nothing can fail.
-        charge.keep();
         let peak = state.totals.peak;
-        if remap.fixed() {
-            self.unmap_commit(state, mv.target, Tables::Keep, &mut spares);
+        let new = self.new_mapping(vma, &mv);
+        let plan = state.vmas.plan_map_before(&new, target.next);
+        let undisturbed = target.pages == 0 && mv.tail.is_none();
+        if undisturbed && !mv.keep_source && vma.range() == mv.source && plan.moves_whole(vma) {
+            self.tables.move_prepare(self.mem, &tables)?;
+            charge.keep();
+            self.move_whole(state, vma, &mv, &plan, &tables);
+        } else {
+            let room = target.needs + tail.map_or(Needs::NONE, |tail| tail.needs);
+            let own = match mv.keep_source {
+                true => Needs::map(Some(vma)) + Needs::cuts(vma, mv.source),
+                false => Needs::moved(vma, mv.source),
+            };
+            let mut spares = Spares::reserve(self.mem, room + own)?;
+            self.tables.move_prepare(self.mem, &tables)?;
+            charge.keep();
+            if target.pages != 0 {
+                self.unmap_commit(state, mv.target, Tables::Keep, &mut spares);
+            }
+            if let Some(tail) = mv.tail {
+                self.unmap_commit(state, tail, Tables::Keep, &mut spares);
+            }
+            self.move_commit(state, &mv, &tables, &mut spares);
         }
-        if let Some(tail) = mv.tail {
-            self.unmap_commit(state, tail, Tables::Keep, &mut spares);
-        }
-        self.move_commit(state, &mv, &tables, &mut spares);
         // That both were there for a moment does not count.
         state.totals.peak = peak.max(state.totals.total);
 
@@ -93,17 +95,12 @@ impl<P: Platform> AddressSpace<'_, P> {
         Ok(Move { source, target, tail, keep_source })
     }
 
-    /// Moves VMA and pages, into room that has been made.
-    fn move_commit(&self, state: &mut State, mv: &Move, tables: &TableMove, spares: &mut Spares<'_>) {
-        // The unmapping before may have split the VMA.
-        let Some(vma) = state.vmas.lookup(mv.source.start()) else {
-            return;
-        };
+    /// The mapping at the target of a move of a part of `vma`.
+    #[inline]
+    fn new_mapping(&self, vma: Ref<Vma>, mv: &Move) -> NewMapping {
         let attributes = vma.attributes();
-        let flags = attributes.flags;
-        let anon_vma = vma.anon_vma();
-        let unfaulted = anon_vma.is_none() && attributes.object.is_none();
-        let plan = state.vmas.plan_map(&NewMapping {
+        let unfaulted = vma.anon_vma().is_none() && attributes.object.is_none();
+        NewMapping {
             range: mv.target,
             // What has no pages yet belongs wherever it is.
             pgoff: if unfaulted { mv.target.start() >> PAGE_SHIFT } else { vma.index_of(mv.source.start()) },
@@ -111,8 +108,45 @@ impl<P: Platform> AddressSpace<'_, P> {
             copied_from: Some(vma),
             merge: if mv.keep_source { MergeWith::NotSource } else { MergeWith::Any },
             space: self.id(),
-        });
-        plan.commit(&mut state.vmas, self.mem, spares);
+        }
+    }
+
+    /// Moves pages together with the VMA they are in, to where there is room.
+    fn move_whole(&self, state: &mut State, vma: Ref<Vma>, mv: &Move, plan: &MapPlan<'_>, tables: &TableMove) {
+        // What is free around the source once that is gone.
+        let mut floor = vma.prev().map_or(0, |prev| prev.end());
+        let mut ceiling = vma.next().map_or(TASK_SIZE, |next| next.start());
+        if mv.target.start() < mv.source.start() {
+            floor = floor.max(mv.target.end());
+        } else {
+            ceiling = ceiling.min(mv.target.start());
+        }
+        {
+            // A walker must find each page at one of its two addresses.
+            let root = vma.anon_vma().map(AnonVma::root);
+            let walkers_out = root.as_ref().map(|root| root.lock());
+            plan.commit_whole(&mut state.vmas, vma, walkers_out.as_ref());
+            self.tables.move_commit(self.mem, tables);
+        }
+        let flags = vma.flags();
+        let grown = mv.target.pages() - mv.source.pages();
+        state.totals.add(flags, grown);
+        state.totals.lock(flags, grown);
+        let mut gather = TlbGather::new(self.mem, &self.tables);
+        self.tables.free_tables(self.mem, mv.source, floor, ceiling, &mut gather);
+        gather.finish();
+    }
+
+    /// Moves VMA and pages, into room that has been made.
+    fn move_commit(&self, state: &mut State, mv: &Move, tables: &TableMove, spares: &mut Spares<'_>) {
+        // The unmapping before may have split the VMA.
+        let Some(vma) = state.vmas.lookup(mv.source.start()) else {
+            return;
+        };
+        let flags = vma.flags();
+        let anon_vma = vma.anon_vma();
+        let new = self.new_mapping(vma, mv);
+        state.vmas.plan_map(&new).commit(&mut state.vmas, self.mem, spares);
         state.totals.add(flags, mv.target.pages());
         state.totals.lock(flags, mv.target.pages());
 
@@ -166,25 +200,17 @@ impl<P: Platform> AddressSpace<'_, P> {
 
 /// The move of the page tables. Where nothing is mapped beside source and
 /// target, whole tables can move even if the ranges fill them in part only.
-fn table_move(state: &State, vma: Ref<Vma>, mv: &Move) -> Option<TableMove> {
-    let target = PageRange::from_len(mv.target.start(), mv.source.len())?;
+fn table_move(state: &State, vma: Ref<Vma>, mv: &Move, target: &Removal) -> Option<TableMove> {
     let below = |vma: Option<Ref<Vma>>| vma.map_or(0, |vma| vma.end());
     let above = |vma: Option<Ref<Vma>>| vma.map_or(usize::MAX, |vma| vma.start());
     let old_floor = if vma.start() == mv.source.start() { below(vma.prev()) } else { mv.source.start() };
     let old_ceiling = if vma.end() == mv.source.end() { above(vma.next()) } else { mv.source.end() };
-
-    let (prev, _) = state.vmas.around(mv.target.start());
-    let first = state.vmas.find(mv.target.start());
-    let new_floor = match first {
-        // Cut at the start of the target, its lower part stays.
-        Some(first) if first.start() < mv.target.start() => mv.target.start(),
-        _ => below(prev),
-    };
-    let last = state.vmas.find(mv.target.end());
-    let new_ceiling = match last {
-        Some(last) if last.start() < mv.target.end() => mv.target.end(),
-        last => above(last),
-    };
-    let tables = TableMove::new(mv.source, target)?;
+    // What is cut at an end of the target stays there.
+    let (start, end) = (mv.target.start(), mv.target.end());
+    let cut_start = target.first.is_some_and(|first| first.start() < start);
+    let cut_end = target.last.is_some_and(|last| end < last.end());
+    let new_floor = if cut_start { start } else { below(state.vmas.before(target.first)) };
+    let new_ceiling = if cut_end { end } else { above(target.next) };
+    let tables = TableMove::new(mv.source, PageRange::from_len(start, mv.source.len())?)?;
     Some(tables.with_room((old_floor, old_ceiling), (new_floor, new_ceiling)))
 }

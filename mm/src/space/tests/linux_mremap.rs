@@ -482,3 +482,17 @@ fn a_shrinking_move_keeps_its_pages_when_the_tail_is_the_last_in_its_tables() {
         assert_eq!(p.map(to), "[0-4 rw-p]");
     });
 }
+
+#[test]
+fn a_move_may_make_its_source_part_of_a_neighbour_that_has_pages() {
+    // ```text
+    //   [aa]  [sstt]     a is written to, s and t are not: moved in between,
+    //   [aass]  [tt]     s makes all one VMA, in which its old place is a hole
+    // ```
+    filled(2, |p| {
+        p.map_at(BASE + 4 * PAGE, 4);
+        assert_eq!(p.mremap(4, 2, 2, MOVE, BASE + 2 * PAGE), Ok(BASE + 2 * PAGE));
+        assert_eq!(p.map(BASE), "[0-4 rw-p][6-8 rw-p]");
+        p.assert_filled(BASE, 2);
+    });
+}

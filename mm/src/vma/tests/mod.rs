@@ -108,7 +108,8 @@ impl<'m> Process<'m> {
 
     /// Puts a VMA where it belongs.
     pub(crate) fn insert(&mut self, vma: Ref<Vma>) {
-        let (prev, next) = self.tree.around(vma.start());
+        let next = self.tree.find(vma.start());
+        let prev = self.tree.before(next);
         self.tree.insert_between(prev, next, vma);
     }
 
@@ -189,9 +190,18 @@ impl<'m> Process<'m> {
         vma
     }
 
+    /// What splitting at both ends of a range needs.
+    pub(crate) fn edges(&self, range: PageRange) -> Needs {
+        let cut = |addr: usize| match self.tree.lookup(addr) {
+            Some(vma) if vma.start() < addr => Needs::split(vma),
+            _ => Needs::NONE,
+        };
+        cut(range.start()) + cut(range.end())
+    }
+
     pub(crate) fn unmap(&mut self, first: usize, end: usize) {
         let range = pages(first, end);
-        let mut spares = self.spares(Needs::edges(&self.tree, range));
+        let mut spares = self.spares(self.edges(range));
         for cut in [range.start(), range.end()] {
             if let Some(vma) = self.tree.lookup(cut)
                 && vma.start() < cut

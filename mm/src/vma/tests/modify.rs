@@ -160,7 +160,7 @@ fn several_vmas_in_turn_with_what_the_edges_need() {
     on_a_machine(|memory| {
         let mut process = Process::draw(memory, ["aaaabbccccdddd", "wwwwrrwwwwxxxx", "1111--2222----"]);
         let range = pages(2, 12);
-        let mut spares = process.spares(Needs::edges(&process.tree, range));
+        let mut spares = process.spares(process.edges(range));
         let mut from = range.start();
         while from < range.end() {
             let vma = process.tree.lookup(from).expect("no hole");
