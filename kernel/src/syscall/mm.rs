@@ -8,7 +8,7 @@ use mm::{Errno, MappedFile, MmapRequest, SpaceError};
 use crate::arch::usercopy::copy_to_user;
 use crate::errno::{EACCES, EBADF, EINVAL, ENODEV, ENOMEM};
 use crate::fs::File;
-use crate::task;
+use crate::task::{self, Space};
 
 /// The six arguments of a system call.
 type Args = [u64; 6];
@@ -20,9 +20,10 @@ const MAP_ANONYMOUS: usize = 0x20;
 const MAP_HUGETLB: usize = 0x4_0000;
 const PAGE_MASK: usize = mm::PAGE_SIZE - 1;
 
-/// What a call returns that has nothing to say.
-fn done(result: core::result::Result<(), SpaceError>) -> Result {
-    result.map(|()| 0).map_err(Errno::from)
+/// A call that has nothing to say but whether it was done.
+#[inline]
+fn call(f: impl FnOnce(&Space) -> core::result::Result<(), SpaceError>) -> Result {
+    task::with_space(f).map(|()| 0)
 }
 
 /// mmap(2).
@@ -65,17 +66,17 @@ pub fn mmap(args: &Args) -> Result {
         _ => None,
     };
     let offset = if mapped.is_some() { offset } else { 0 };
-    Ok(task::space()?.mmap(MmapRequest { addr, len, prot, flags, file: mapped, offset })?)
+    task::with_space(|space| space.mmap(MmapRequest { addr, len, prot, flags, file: mapped, offset }))
 }
 
 /// munmap(2).
 pub fn munmap(args: &Args) -> Result {
-    done(task::space()?.munmap(args[0] as usize, args[1] as usize))
+    call(|space| space.munmap(args[0] as usize, args[1] as usize))
 }
 
 /// mprotect(2).
 pub fn mprotect(args: &Args) -> Result {
-    done(task::space()?.mprotect(args[0] as usize, args[1] as usize, args[2] as usize))
+    call(|space| space.mprotect(args[0] as usize, args[1] as usize, args[2] as usize))
 }
 
 /// pkey_mprotect(2): without protection keys, only the key -1 exists.
@@ -86,45 +87,47 @@ pub fn pkey_mprotect(args: &Args) -> Result {
 /// mremap(2).
 pub fn mremap(args: &Args) -> Result {
     let [addr, old_len, new_len, flags, new_addr, _] = args.map(|arg| arg as usize);
-    Ok(task::space()?.mremap(addr, old_len, new_len, flags, new_addr)?)
+    task::with_space(|space| space.mremap(addr, old_len, new_len, flags, new_addr))
 }
 
 /// brk(2).
 pub fn brk(args: &Args) -> Result {
-    Ok(task::space()?.brk(args[0] as usize))
+    task::with_space(|space| Ok::<usize, Errno>(space.brk(args[0] as usize)))
 }
 
 /// madvise(2).
 pub fn madvise(args: &Args) -> Result {
     // The advice is an `int`; a negative one is as unknown as a huge one.
     let advice = usize::try_from(args[2] as i32).map_err(|_| EINVAL)?;
-    done(task::space()?.madvise(args[0] as usize, args[1] as usize, advice))
+    call(|space| space.madvise(args[0] as usize, args[1] as usize, advice))
 }
 
 /// mlock(2).
 pub fn mlock(args: &Args) -> Result {
-    done(task::space()?.mlock(args[0] as usize, args[1] as usize, 0))
+    call(|space| space.mlock(args[0] as usize, args[1] as usize, 0))
 }
 
 /// mlock2(2).
 pub fn mlock2(args: &Args) -> Result {
-    done(task::space()?.mlock(args[0] as usize, args[1] as usize, args[2] as i32 as usize))
+    call(|space| space.mlock(args[0] as usize, args[1] as usize, args[2] as i32 as usize))
 }
 
 /// munlock(2).
 pub fn munlock(args: &Args) -> Result {
-    done(task::space()?.munlock(args[0] as usize, args[1] as usize))
+    call(|space| space.munlock(args[0] as usize, args[1] as usize))
 }
 
 /// mlockall(2).
 pub fn mlockall(args: &Args) -> Result {
-    done(task::space()?.mlockall(args[0] as i32 as usize))
+    call(|space| space.mlockall(args[0] as i32 as usize))
 }
 
 /// munlockall(2).
 pub fn munlockall(_: &Args) -> Result {
-    task::space()?.munlockall();
-    Ok(0)
+    call(|space| {
+        space.munlockall();
+        Ok(())
+    })
 }
 
 /// mincore(2).
@@ -132,15 +135,17 @@ pub fn mincore(args: &Args) -> Result {
     const BATCH: usize = 64;
     let [addr, len, vector, ..] = args.map(|arg| arg as usize);
     let (mut batch, mut filled, mut written) = ([0_u8; BATCH], 0, 0);
-    task::space()?.mincore::<Errno>(addr, len, |resident| {
-        batch[filled] = u8::from(resident);
-        filled += 1;
-        if filled == BATCH {
-            copy_to_user(vector.wrapping_add(written), &batch)?;
-            written += BATCH;
-            filled = 0;
-        }
-        Ok(())
+    task::with_space(|space| {
+        space.mincore::<Errno>(addr, len, |resident| {
+            batch[filled] = u8::from(resident);
+            filled += 1;
+            if filled == BATCH {
+                copy_to_user(vector.wrapping_add(written), &batch)?;
+                written += BATCH;
+                filled = 0;
+            }
+            Ok(())
+        })
     })?;
     copy_to_user(vector.wrapping_add(written), batch.get(..filled).unwrap_or_default())?;
     Ok(0)
@@ -148,10 +153,10 @@ pub fn mincore(args: &Args) -> Result {
 
 /// msync(2).
 pub fn msync(args: &Args) -> Result {
-    done(task::space()?.msync(args[0] as usize, args[1] as usize, args[2] as i32 as usize))
+    call(|space| space.msync(args[0] as usize, args[1] as usize, args[2] as i32 as usize))
 }
 
 /// mseal(2).
 pub fn mseal(args: &Args) -> Result {
-    done(task::space()?.mseal(args[0] as usize, args[1] as usize, args[2] as usize))
+    call(|space| space.mseal(args[0] as usize, args[1] as usize, args[2] as usize))
 }

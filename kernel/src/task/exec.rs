@@ -165,7 +165,8 @@ pub fn exec(
     // From here on the old program is gone.
     release_user_memory(&thread);
     sched::enter_space(ready.space.clone());
-    drop(process.set_space(Some(ready.space)));
+    // SAFETY: the process has no other thread (`be_alone`).
+    drop(unsafe { process.set_space(Some(ready.space)) });
     process.release();
     files.close_for_exec();
     drop(process.replace_files(Some(files)));

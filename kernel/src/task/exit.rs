@@ -48,8 +48,10 @@ pub fn exit_thread(status: ExitStatus) -> ! {
     let process = thread.process().clone();
     release_user_memory(&thread);
     timer::remove_thread(&thread);
+    // From here on this thread uses no memory of the process's.
     if process.live.fetch_sub(1, Ordering::AcqRel) == 1 {
-        release_resources(&process);
+        // SAFETY: neither does any other, as the count tells.
+        unsafe { release_resources(&process) };
     }
     process.dead_usage.lock().add(&Usage::of_thread(&thread));
     table::remove_thread(thread.tid());
@@ -92,9 +94,14 @@ pub(super) fn release_user_memory(thread: &Thread) {
 }
 
 /// Gives back what the process holds: memory, files, children.
-fn release_resources(process: &Arc<Process>) {
+///
+/// # Safety
+///
+/// As for [`Process::set_space`].
+unsafe fn release_resources(process: &Arc<Process>) {
     timer::remove_process(process);
-    let space = process.set_space(None);
+    // SAFETY: as the caller promises.
+    let space = unsafe { process.set_space(None) };
     if let Some(space) = &space {
         let peak = space.stats().peak_rss * mm::PAGE_SIZE / 1024;
         let mut usage = process.dead_usage.lock();

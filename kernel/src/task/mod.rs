@@ -76,7 +76,9 @@ fn resolve(process: &Process, addr: usize, code: PageFaultCode) -> Result<(), Fa
     if addr >= mm::TASK_SIZE {
         return Err(FaultError::NotMapped);
     }
-    process.space().ok_or(FaultError::NotMapped)?.handle_fault(addr, access)
+    // SAFETY: `process` is the current thread's, and resolving a fault ends neither.
+    let space = unsafe { process.space_of_current() };
+    space.ok_or(FaultError::NotMapped)?.handle_fault(addr, access)
 }
 
 /// Any other exception of a user program: raises the signal.
@@ -175,10 +177,16 @@ pub fn files() -> Result<Arc<FdTable>, Errno> {
     current().process().files().ok_or(Errno::EBADF)
 }
 
-/// The current process's address space.
+/// Does something to the current process's address space. `f` does not end
+/// the thread, nor the program.
 ///
 /// # Errors
-/// `EFAULT`: it is exiting.
-pub fn space() -> Result<Arc<Space>, Errno> {
-    current().process().space().ok_or(Errno::EFAULT)
+/// `EFAULT`: the process is exiting; else that of `f`.
+#[inline]
+pub fn with_space<T, E: Into<Errno>>(f: impl FnOnce(&Space) -> Result<T, E>) -> Result<T, Errno> {
+    let thread = current();
+    // SAFETY: the process is the current thread's, and a function that is given an
+    // address space has no business with exec and exit.
+    let space = unsafe { thread.process().space_of_current() };
+    f(space.ok_or(Errno::EFAULT)?).map_err(Into::into)
 }

@@ -327,8 +327,27 @@ impl Process {
         self.space.lock().clone()
     }
 
+    /// Its address space, without counting a reference, or even taking a lock, as
+    /// every page fault and system call on memory asks for it.
+    ///
+    /// # Safety
+    ///
+    /// The current thread is one of the process's, and until it has done with the
+    /// result it does not exec or exit.
+    #[inline]
+    pub(super) unsafe fn space_of_current(&self) -> Option<&Space> {
+        // SAFETY: only `set_space` writes there, which the current thread does not call
+        // meanwhile, and no other one may as long as this one uses its memory.
+        unsafe { (*self.space.as_ptr()).as_deref() }
+    }
+
     /// Replaces the address space, and returns the one it had.
-    pub(super) fn set_space(&self, space: Option<Arc<Space>>) -> Option<Arc<Space>> {
+    ///
+    /// # Safety
+    ///
+    /// The current thread is one of the process's, and the others have come to an
+    /// end, at least so far that they do not use its memory any more.
+    pub(super) unsafe fn set_space(&self, space: Option<Arc<Space>>) -> Option<Arc<Space>> {
         core::mem::replace(&mut self.space.lock(), space)
     }
 
