@@ -7,8 +7,8 @@
 //! not the one it looked for, and checks that under the object's lock; this is
 //! what lets readers look things up without locks.
 //!
-//! What an operation may need is drawn beforehand with [`Arena::reserve`]:
-//! taking objects from a [`Reserve`] cannot fail.
+//! What an operation may need is drawn beforehand ([`Reserve::draw`]): taking
+//! objects from a [`Reserve`] cannot fail.
 
 use core::fmt;
 use core::hash::{Hash, Hasher};
@@ -204,33 +204,10 @@ impl<T: Default + Sync> Arena<T> {
         free.push(object.0);
     }
 
-    /// Draws `count` objects for later.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfMemory`], and then none has been drawn.
-    #[cfg_attr(test, track_caller)]
-    #[inline]
-    pub(crate) fn reserve<P: Platform>(&self, memory: &Memory<P>, count: usize) -> Result<Reserve<'_, T>, OutOfMemory> {
-        // Most operations need nothing of most kinds.
-        let slots = if count == 0 { FreeList::new() } else { self.draw(memory, count)? };
-        Ok(Reserve { arena: self, slots })
-    }
-
-    fn draw<P: Platform>(&self, memory: &Memory<P>, count: usize) -> Result<FreeList<T>, OutOfMemory> {
-        for _ in 0..count {
-            memory.allocation_site()?;
-        }
-        let mut free = self.free.lock();
-        while free.len < count {
-            self.grow(memory, &mut free)?;
-        }
-        let mut drawn = FreeList::new();
-        while drawn.len < count {
-            let Some(slot) = free.pop() else { break };
-            drawn.push(slot);
-        }
-        Ok(drawn)
+    /// A place to draw objects into for later, empty.
+    #[inline(always)]
+    pub(crate) fn reserve(&self) -> Reserve<'_, T> {
+        Reserve { arena: self, slots: FreeList::new() }
     }
 
     /// Objects handed out, reserved ones included.
@@ -290,9 +267,31 @@ impl<T: Default + Sync> Reserve<'_, T> {
     pub(crate) fn len(&self) -> usize {
         self.slots.len
     }
-}
 
-impl<T: Default + Sync> Reserve<'_, T> {
+    /// Draws `count` more objects.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`], and then none has been drawn.
+    #[cfg_attr(test, track_caller)]
+    pub(crate) fn draw<P: Platform>(&mut self, memory: &Memory<P>, count: usize) -> Result<(), OutOfMemory> {
+        if count == 0 {
+            return Ok(());
+        }
+        for _ in 0..count {
+            memory.allocation_site()?;
+        }
+        let mut free = self.arena.free.lock();
+        while free.len < count {
+            self.arena.grow(memory, &mut free)?;
+        }
+        for _ in 0..count {
+            let Some(slot) = free.pop() else { break };
+            self.slots.push(slot);
+        }
+        Ok(())
+    }
+
     /// Gives back what is left.
     fn give_back(&mut self) {
         let mut free = self.arena.free.lock();

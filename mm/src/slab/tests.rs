@@ -18,6 +18,17 @@ impl Default for Large {
     }
 }
 
+/// `count` objects, drawn for later.
+fn drawn<'a, T: Default + Sync>(
+    arena: &'a Arena<T>,
+    memory: &Memory<sim::SimPlatform>,
+    count: usize,
+) -> Result<Reserve<'a, T>, OutOfMemory> {
+    let mut reserve = arena.reserve();
+    reserve.draw(memory, count)?;
+    Ok(reserve)
+}
+
 #[test]
 fn objects_are_distinct_and_reused() {
     let memory = sim::memory(1, 256);
@@ -90,7 +101,7 @@ fn freeing_twice_is_noticed() {
 fn a_reserve_cannot_fail_and_returns_what_is_left() {
     let memory = sim::memory(1, 256);
     let arena = Arena::<Thing>::new();
-    let mut reserve = arena.reserve(&memory, 3).unwrap();
+    let mut reserve = drawn(&arena, &memory, 3).unwrap();
     assert_eq!(arena.in_use(), 3);
     memory.fail_nth_allocation(1);
     let taken = reserve.take().unwrap();
@@ -100,7 +111,7 @@ fn a_reserve_cannot_fail_and_returns_what_is_left() {
     arena.free(taken);
     assert_eq!(arena.in_use(), 0);
 
-    let mut empty = arena.reserve(&memory, 0).unwrap();
+    let mut empty = drawn(&arena, &memory, 0).unwrap();
     assert!(empty.take().is_none());
 }
 
@@ -110,12 +121,12 @@ fn each_allocation_can_be_made_to_fail() {
     let arena = Arena::<Thing>::new();
     for n in 1..=4 {
         memory.fail_nth_allocation(n);
-        assert!(arena.reserve(&memory, 4).is_err());
+        assert!(drawn(&arena, &memory, 4).is_err());
         assert!(memory.allocation_failed());
         assert_eq!(arena.in_use(), 0);
     }
     memory.fail_nth_allocation(5);
-    assert!(arena.reserve(&memory, 4).is_ok());
+    assert!(drawn(&arena, &memory, 4).is_ok());
     assert!(!memory.allocation_failed());
 }
 
@@ -125,11 +136,11 @@ fn running_out_of_frames_is_an_error_that_goes_away() {
     let arena = Arena::<Thing>::new();
     let hog: Vec<_> = std::iter::from_fn(|| memory.alloc(FrameKind::Kernel, 0).ok()).collect();
     assert_eq!(arena.alloc(&memory), Err(OutOfMemory));
-    assert!(arena.reserve(&memory, 1).is_err());
+    assert!(drawn(&arena, &memory, 1).is_err());
     hog.into_iter().for_each(|frame| memory.free(frame));
     assert!(arena.alloc(&memory).is_ok());
     // More than fits: nothing stays drawn.
-    assert!(arena.reserve(&memory, 100_000).is_err());
+    assert!(drawn(&arena, &memory, 100_000).is_err());
     assert_eq!(arena.in_use(), 1);
 }
 
@@ -144,7 +155,7 @@ fn threads_share_an_arena() {
                 sim::set_cpu(thread);
                 for round in 0..50 {
                     let mark = thread * 1000 + round;
-                    let mut reserve = arena.reserve(memory, 20).unwrap();
+                    let mut reserve = drawn(arena, memory, 20).unwrap();
                     let mine: Vec<_> = std::iter::from_fn(|| reserve.take()).collect();
                     for thing in &mine {
                         thing.number.store(mark, Ordering::Relaxed);

@@ -98,15 +98,27 @@ impl<'m> Spares<'m> {
     ///
     /// [`OutOfMemory`], and then nothing has been drawn.
     #[cfg_attr(test, track_caller)]
-    #[inline]
+    #[inline(always)]
     pub(crate) fn reserve<P: Platform>(memory: &'m Memory<P>, needs: Needs) -> Result<Spares<'m>, OutOfMemory> {
         let arenas = &memory.arenas;
-        Ok(Spares {
+        let mut spares = Spares {
             arenas,
-            vmas: arenas.vmas.reserve(memory, needs.vmas)?,
-            avcs: arenas.avcs.reserve(memory, needs.avcs)?,
-            anon_vmas: arenas.anon_vmas.reserve(memory, needs.anon_vmas)?,
-        })
+            vmas: arenas.vmas.reserve(),
+            avcs: arenas.avcs.reserve(),
+            anon_vmas: arenas.anon_vmas.reserve(),
+        };
+        // Many operations need nothing: this much is done in place.
+        if needs != Needs::NONE {
+            spares.draw(memory, needs)?;
+        }
+        Ok(spares)
+    }
+
+    #[cfg_attr(test, track_caller)]
+    fn draw<P: Platform>(&mut self, memory: &Memory<P>, needs: Needs) -> Result<(), OutOfMemory> {
+        self.vmas.draw(memory, needs.vmas)?;
+        self.avcs.draw(memory, needs.avcs)?;
+        self.anon_vmas.draw(memory, needs.anon_vmas)
     }
 
     /// The arenas that all come from, and what is freed goes back to.
