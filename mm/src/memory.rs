@@ -174,6 +174,7 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     ///
     /// [`OutOfMemory`] when no frame is free.
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn alloc_table(&self) -> Result<OwnedFrame, OutOfMemory> {
         self.allocation_site()?;
         match self.frames.alloc_zeroed(self.platform.current_cpu(), FrameKind::Table) {
@@ -231,6 +232,18 @@ impl<P: Platform> Memory<P> {
     pub(crate) fn put(&self, pfn: Pfn) {
         if let Some(frame) = self.frames.put(pfn) {
             self.free(frame);
+        }
+    }
+
+    /// [`put`](Self::put) for each of many frames.
+    pub(crate) fn put_all(&self, pfns: &[Pfn]) {
+        let frames = self.frames();
+        for &pfn in pfns {
+            if frames.get(pfn).release() {
+                // SAFETY: that was the last reference, so nobody else has one to the
+                // block, and it may as well be said to be ours.
+                self.free(unsafe { OwnedFrame::from_raw(pfn, frames.get(pfn).order()) });
+            }
         }
     }
 

@@ -216,7 +216,7 @@ impl Frame {
     /// owns the frame.
     #[inline]
     #[must_use]
-    fn release(&self) -> bool {
+    pub(crate) fn release(&self) -> bool {
         // Release: what was done to the frame under this reference happens
         // before its next use. Acquire: the same, seen from the last one.
         let before = self.refcount.fetch_sub(1, Ordering::AcqRel);

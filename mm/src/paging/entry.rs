@@ -13,7 +13,7 @@
 
 use bitflags::bitflags;
 
-use crate::Pfn;
+use crate::{Pfn, PhysAddr};
 
 bitflags! {
     /// The flag bits of an entry.
@@ -114,15 +114,22 @@ impl Entry {
         self.0 & EntryFlags::SPECIAL.bits() != 0
     }
 
+    /// Whether it maps a page whose frame counts it: that is, which rmap knows.
+    pub const fn is_counted(self) -> bool {
+        let bits = EntryFlags::PRESENT.bits() | EntryFlags::PROT_NONE.bits() | EntryFlags::SPECIAL.bits();
+        // Something, and, as `SPECIAL` is the highest bit of the three, not that.
+        (self.0 & bits).wrapping_sub(1) < EntryFlags::SPECIAL.bits() - 1
+    }
+
     /// The (first) frame that a leaf maps.
     pub const fn pfn(self) -> Pfn {
         let mask = if self.is_huge() { ADDR_MASK & !HUGE_PAT } else { ADDR_MASK };
         Pfn(((self.0 & mask) >> 12) as usize)
     }
 
-    /// The frame of the table that the entry refers to.
-    pub(super) const fn table_pfn(self) -> Pfn {
-        Pfn(((self.0 & ADDR_MASK) >> 12) as usize)
+    /// Where the table is that the entry refers to.
+    pub(super) const fn table_addr(self) -> PhysAddr {
+        PhysAddr::new_truncate(self.0 & ADDR_MASK)
     }
 
     /// The flags that have a name.

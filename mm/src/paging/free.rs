@@ -6,12 +6,8 @@ use super::table::{Child, Level, Table};
 use super::{Entry, PageTables, TlbGather, USER_END};
 use crate::{Memory, OwnedFrame, PMD_SIZE, PageRange, Platform, TASK_SIZE};
 
-/// What may be freed: tables in the way of `start..end` whose whole span is in
-/// `floor..ceiling`.
-#[derive(Clone, Copy)]
+/// What may be freed: tables whose whole span is in `floor..ceiling`.
 struct Bounds {
-    start: usize,
-    end: usize,
     floor: usize,
     ceiling: usize,
     which: Which,
@@ -53,7 +49,6 @@ impl PageTables {
     pub(super) fn free_empty_tables<P: Platform>(&self, mem: &Memory<P>, range: PageRange, room: (usize, usize)) {
         let mut gather = TlbGather::new(mem, self);
         self.free_gathered(mem, range, room, Which::Empty, &mut gather);
-        gather.finish();
     }
 
     fn free_gathered<P: Platform>(
@@ -72,8 +67,8 @@ impl PageTables {
         if start >= end {
             return;
         }
-        let bounds = Bounds { start, end, floor, ceiling, which };
-        self.free_below(mem, self.top(mem), bounds, &mut |addr, page| {
+        let bounds = Bounds { floor, ceiling, which };
+        self.free_below(mem, self.top(mem), (start, end), &bounds, &mut |addr, page| {
             // One page is enough: flushing any page of the table's span drops
             // what the paging-structure caches know of the table.
             gather.changed(addr.max(range.start()));
@@ -83,22 +78,24 @@ impl PageTables {
 
     /// Frees all tables but the root, at once: no CPU knows of them.
     pub(super) fn free_user_half<P: Platform>(&self, mem: &Memory<P>) {
-        let bounds = Bounds { start: 0, end: USER_END, floor: 0, ceiling: USER_END, which: Which::All };
-        self.free_below(mem, self.top(mem), bounds, &mut |_, page| mem.free_table(page));
+        let bounds = Bounds { floor: 0, ceiling: USER_END, which: Which::All };
+        self.free_below(mem, self.top(mem), (0, USER_END), &bounds, &mut |_, page| mem.free_table(page));
     }
 
-    /// Takes tables below `table` out of the tree, and hands the address that
-    /// each one mapped first and its page, which is empty, to `release`.
+    /// Takes tables below `table` in the way of `start..end` out of the tree, and
+    /// hands the address that each one mapped first and its page, which is empty,
+    /// to `release`.
     fn free_below<P: Platform>(
         &self,
         mem: &Memory<P>,
         table: Table,
-        bounds: Bounds,
+        (start, end): (usize, usize),
+        bounds: &Bounds,
         release: &mut impl FnMut(usize, OwnedFrame),
     ) {
         let level = table.level();
-        let mut addr = bounds.start;
-        while addr < bounds.end {
+        let mut addr = start;
+        while addr < end {
             self.count_visited(1);
             let slot = table.slot(addr);
             let (first, next) = (level.floor(addr), level.next(addr));
@@ -109,13 +106,12 @@ impl PageTables {
                     continue;
                 }
                 Child::Empty => {
-                    addr = table.skip_empty(addr, bounds.end);
+                    addr = table.skip_empty(addr, end);
                     continue;
                 }
             };
             if child.level() > Level::Pte {
-                let below = Bounds { start: addr, end: next.min(bounds.end), ..bounds };
-                self.free_below(mem, child, below, release);
+                self.free_below(mem, child, (addr, next.min(end)), bounds, release);
             }
             let is_empty = || child.slots(first, next).iter().all(|cell| cell.load(Ordering::Relaxed) == 0);
             let inside = bounds.floor <= first && next <= bounds.ceiling;

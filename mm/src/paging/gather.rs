@@ -17,9 +17,9 @@ const SPILL: usize = PAGE_SIZE / size_of::<Pfn>();
 
 /// Pending invalidations of one address space, and what to release after them.
 ///
-/// Dropping it does what [`finish`](Self::finish) does, so that an early return
-/// can neither leave a stale translation behind nor lose a frame.
-#[must_use = "the TLB is flushed when the gather is finished"]
+/// Dropping it does what [`flush`](Self::flush) does, so that no return can leave a
+/// stale translation behind or lose a frame.
+#[must_use = "the TLB is flushed when the gather is dropped"]
 pub(crate) struct TlbGather<'a, P: Platform> {
     mem: &'a Memory<P>,
     tables: &'a PageTables,
@@ -109,7 +109,8 @@ impl<'a, P: Platform> TlbGather<'a, P> {
         }
     }
 
-    /// Flushes what is pending, then releases it.
+    /// Flushes what is pending, then releases it: from here on no CPU can use a
+    /// translation that was recorded.
     #[inline]
     pub fn flush(&mut self) {
         if self.start < self.end || self.count != 0 || self.dead_tables != Pfn(0) {
@@ -121,11 +122,10 @@ impl<'a, P: Platform> TlbGather<'a, P> {
         self.tables.flush(self.mem, self.start, self.end);
         self.start = usize::MAX;
         self.end = 0;
-        let batch = self.batch();
-        for i in 0..self.count {
-            // SAFETY: the first `count` elements were written by `release`.
-            self.mem.put(unsafe { batch.add(i).read() });
-        }
+        let (batch, count) = (self.batch(), self.count);
+        // SAFETY: the first `count` elements were written by `release`.
+        let frames = unsafe { core::slice::from_raw_parts(batch, count) };
+        self.mem.put_all(frames);
         self.count = 0;
         while self.dead_tables != Pfn(0) {
             let pfn = self.dead_tables;
@@ -134,11 +134,6 @@ impl<'a, P: Platform> TlbGather<'a, P> {
             // has it cached as a table any more.
             self.mem.free_table(unsafe { OwnedFrame::from_raw(pfn, 0) });
         }
-    }
-
-    /// Flushes and releases all: from here on no CPU can use an old translation.
-    pub fn finish(self) {
-        drop(self);
     }
 
     /// The part of the array that is not in use.

@@ -55,11 +55,13 @@ mod tests;
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
+pub(crate) use copy::RunPair;
 pub(crate) use entry::{Entry, EntryFlags};
 pub(crate) use gather::TlbGather;
 pub(crate) use moves::TableMove;
 pub(crate) use table::{Level, Slot};
 pub(crate) use verify::Visit;
+pub(crate) use visit::Run;
 pub(crate) use walk::Glance;
 
 use table::{ENTRIES, Table};
@@ -169,7 +171,7 @@ impl PageTables {
         // SAFETY: the root is a table page from `new` to `destroy`, which uses
         // `self` up; all walks happen in between, and nothing that borrows from
         // the table outlives the operation on the address space.
-        unsafe { Table::at(mem, self.root, Level::Pgd) }
+        unsafe { Table::at(mem, self.root.addr(), Level::Pgd) }
     }
 
     /// Counts entries looked at, for tests that bound the work done.

@@ -42,7 +42,7 @@ impl PageTables {
     fn install_split<P: Platform>(&self, mem: &Memory<P>, slot: Slot, page: OwnedFrame) {
         let below = slot.level().below();
         // SAFETY: the page is ours, zeroed, and becomes a table of that level.
-        let table = unsafe { Table::at(mem, page.pfn(), below) };
+        let table = unsafe { Table::at(mem, page.pfn().addr(), below) };
         let mut leaf = slot.get();
         loop {
             let step = below.size() >> Level::Pte.shift();

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::entry::{Entry, EntryFlags};
 use crate::sync::SpinLockGuard;
-use crate::{Memory, PAGE_SHIFT, Pfn, Platform};
+use crate::{Memory, PAGE_SHIFT, Pfn, PhysAddr, Platform};
 
 /// Entries of a table.
 pub(super) const ENTRIES: usize = 512;
@@ -154,23 +154,24 @@ pub(super) enum Child<'m> {
 #[derive(Clone, Copy)]
 pub(super) struct Table<'m> {
     entries: &'m [AtomicU64; ENTRIES],
-    pfn: Pfn,
+    addr: PhysAddr,
     level: Level,
 }
 
 impl<'m> Table<'m> {
-    /// The table in frame `pfn`.
+    /// The table at `addr`.
     ///
     /// # Safety
     ///
-    /// `pfn` is a page-table page of `mem`, of that level, and is not freed as
-    /// long as the result is used.
-    pub unsafe fn at<P: Platform>(mem: &'m Memory<P>, pfn: Pfn, level: Level) -> Table<'m> {
-        let entries = mem.page_ptr(pfn).cast::<[AtomicU64; ENTRIES]>();
+    /// `addr` is that of a page-table page of `mem`, of that level, which is not
+    /// freed as long as the result is used.
+    #[inline(always)]
+    pub unsafe fn at<P: Platform>(mem: &'m Memory<P>, addr: PhysAddr, level: Level) -> Table<'m> {
+        let entries = mem.platform().phys_to_virt(addr).cast::<[AtomicU64; ENTRIES]>();
         // SAFETY: the direct map has the whole page, page aligned; it is a live
         // table page, so everybody accesses it atomically.
         let entries = unsafe { &*entries };
-        Table { entries, pfn, level }
+        Table { entries, addr, level }
     }
 
     pub fn level(&self) -> Level {
@@ -178,7 +179,7 @@ impl<'m> Table<'m> {
     }
 
     pub fn pfn(&self) -> Pfn {
-        self.pfn
+        Pfn::containing(self.addr)
     }
 
     /// The entry that maps `addr`.
@@ -222,30 +223,30 @@ impl<'m> Table<'m> {
     /// What `entry`, which was read from a slot of this table, stands for.
     #[inline(always)]
     pub fn child<P: Platform>(&self, mem: &'m Memory<P>, entry: Entry) -> Child<'m> {
-        if entry.is_empty() {
-            return Child::Empty;
+        let kind = entry.0 & (EntryFlags::PRESENT.bits() | EntryFlags::HUGE.bits());
+        if self.level != Level::Pte && kind == EntryFlags::PRESENT.bits() {
+            // SAFETY: by the module's invariant a present entry above the PTE level
+            // without the huge bit refers to a live table of the next level.
+            Child::Table(unsafe { Table::at(mem, entry.table_addr(), self.level.below()) })
+        } else if entry.is_empty() {
+            Child::Empty
+        } else {
+            Child::Leaf
         }
-        let present = entry.0 & (EntryFlags::PRESENT.bits() | EntryFlags::HUGE.bits());
-        if self.level == Level::Pte || present != EntryFlags::PRESENT.bits() {
-            return Child::Leaf;
-        }
-        // SAFETY: by the module's invariant a present entry above the PTE level
-        // without the huge bit refers to a live table of the next level.
-        Child::Table(unsafe { Table::at(mem, entry.table_pfn(), self.level.below()) })
     }
 
     /// Locks the table's entries.
     #[inline(always)]
     pub fn lock<P: Platform>(&self, mem: &'m Memory<P>) -> SpinLockGuard<'m, ()> {
-        mem.frame(self.pfn).table_lock()
+        mem.frame(self.pfn()).table_lock()
     }
 
     /// Locks the entries of two tables, which may be the same one. The order
     /// (by frame number) is the same for everybody.
     pub fn lock_both<P: Platform>(&self, other: &Table<'m>, mem: &'m Memory<P>) -> PairGuard<'m> {
-        let (first, second) = if self.pfn <= other.pfn { (self, other) } else { (other, self) };
+        let (first, second) = if self.addr <= other.addr { (self, other) } else { (other, self) };
         let first_guard = first.lock(mem);
-        let second_guard = (first.pfn != second.pfn).then(|| second.lock(mem));
+        let second_guard = (first.addr != second.addr).then(|| second.lock(mem));
         PairGuard { _second: second_guard, _first: first_guard }
     }
 }

@@ -41,7 +41,7 @@ fn verify_below<P: Platform>(mem: &Memory<P>, table: Table, start: usize, f: &mu
         let addr = start + index * level.size();
         let entry = table.slot(addr).get();
         if entry.is_present() && level > Level::Pte && !entry.is_huge() {
-            check_frame(mem, entry.table_pfn(), addr);
+            check_frame(mem, Pfn::containing(entry.table_addr()), addr);
         }
         match table.child(mem, entry) {
             Child::Empty => {}

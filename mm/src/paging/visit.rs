@@ -23,12 +23,20 @@ impl<'a> Run<'a> {
     /// `None` if they are empty.
     #[inline(always)]
     fn new(table: Table<'a>, addr: usize, end: usize) -> Option<Run<'a>> {
-        let cells = table.slots(addr, end);
-        let is_used = |cell: &AtomicU64| cell.load(Ordering::Relaxed) != 0;
-        let first = cells.iter().position(is_used)?;
-        let last = cells.iter().rposition(is_used)?;
+        let is_empty = |cell: &AtomicU64| cell.load(Ordering::Relaxed) == 0;
         let level = table.level();
-        Some(Run { table, cells: cells.get(first..=last)?, start: level.floor(addr) + first * level.size() })
+        let (mut cells, mut start) = (table.slots(addr, end), level.floor(addr));
+        while let [first, rest @ ..] = cells
+            && is_empty(first)
+        {
+            (cells, start) = (rest, start + level.size());
+        }
+        while let [rest @ .., last] = cells
+            && is_empty(last)
+        {
+            cells = rest;
+        }
+        if cells.is_empty() { None } else { Some(Run { table, cells, start }) }
     }
 
     /// The first address that the run maps. For a huge leaf it may be below the

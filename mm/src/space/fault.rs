@@ -259,7 +259,6 @@ impl<P: Platform> AddressSpace<'_, P> {
         // have seen the new one written, as that takes the end of this fault.
         self.map_anon(vma, page, frame, &slot);
         drop(slot);
-        gather.finish();
         Ok(Outcome::Done)
     }
 

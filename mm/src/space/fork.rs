@@ -4,7 +4,8 @@ use core::mem::ManuallyDrop;
 
 use super::account::{Charge, LimitCells, Resident, ResidentKind, Totals};
 use super::{AddressSpace, SpaceError, State};
-use crate::paging::{EntryFlags, PageTables, TlbGather};
+use crate::frame::Frames;
+use crate::paging::{EntryFlags, PageTables, RunPair, TlbGather};
 use crate::slab::Ref;
 use crate::sync::RwLock;
 use crate::vma::{Needs, Spares, Vma, VmaTree};
@@ -69,30 +70,48 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
             return Ok(());
         }
         let frames = self.mem.frames();
-        let (mut all, mut anon) = (0, 0);
         let result = self.tables.visit_both(self.mem, &child.tables, vma.range(), |run| {
-            let mut protected = false;
-            for (slot, copy) in run.slots() {
-                let mut entry = slot.get();
-                if !entry.is_special() && entry.maps_page() {
-                    if entry.is_writable() {
-                        entry = slot.update(|entry| entry.without(EntryFlags::WRITE));
-                        protected = true;
-                    }
-                    let record = frames.get(entry.pfn());
-                    record.get();
-                    record.inc_mapcount();
-                    all += 1;
-                    anon += usize::from(ResidentKind::of(record) == ResidentKind::Anon);
-                }
-                copy.set(entry.without(EntryFlags::WRITE | EntryFlags::ACCESSED));
-            }
-            if protected {
+            let shared = share_run(run, &frames);
+            if shared.protected {
                 gather.changed_range(run.start(), run.end());
             }
+            child.resident.add(ResidentKind::Anon, shared.anon);
+            child.resident.add(ResidentKind::Object, shared.pages - shared.anon);
         });
-        child.resident.add(ResidentKind::Anon, anon);
-        child.resident.add(ResidentKind::Object, all - anon);
         Ok(result?)
     }
+}
+
+/// What [`share_run`] has done.
+#[derive(Default)]
+struct Shared {
+    /// Pages of which the frame has one more mapping.
+    pages: usize,
+    /// Those of them that are anonymous.
+    anon: usize,
+    /// One of them could be written to before.
+    protected: bool,
+}
+
+/// Lets a child map what its parent does. Not inlined, for the sake of its loop,
+/// which needs all registers.
+#[inline(never)]
+fn share_run(run: &RunPair<'_>, frames: &Frames<'_>) -> Shared {
+    let mut shared = Shared::default();
+    for (slot, copy) in run.slots() {
+        let mut entry = slot.get();
+        if entry.is_counted() {
+            if entry.is_writable() {
+                entry = slot.update(|entry| entry.without(EntryFlags::WRITE));
+                shared.protected = true;
+            }
+            let record = frames.get(entry.pfn());
+            record.get();
+            record.inc_mapcount();
+            shared.pages += 1;
+            shared.anon += usize::from(ResidentKind::of(record) == ResidentKind::Anon);
+        }
+        copy.set(entry.without(EntryFlags::WRITE | EntryFlags::ACCESSED));
+    }
+    shared
 }

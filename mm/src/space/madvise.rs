@@ -143,7 +143,6 @@ impl<P: Platform> AddressSpace<'_, P> {
                 if let Action::Drop { .. } = action {
                     let mut gather = TlbGather::new(self.mem, &self.tables);
                     self.zap(range, &mut gather);
-                    gather.finish();
                 }
                 Ok(())
             });

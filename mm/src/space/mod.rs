@@ -198,16 +198,17 @@ impl<P: Platform> Drop for AddressSpace<'_, P> {
     fn drop(&mut self) {
         let mut state = self.mmap.write();
         let mut charged = 0;
-        let mut gather = TlbGather::new(self.mem, &self.tables);
-        for vma in state.vmas.iter() {
-            self.zap(vma.range(), &mut gather);
-            if vma.flags().contains(VmaFlags::ACCOUNT) {
-                charged += vma.pages();
+        {
+            let mut gather = TlbGather::new(self.mem, &self.tables);
+            for vma in state.vmas.iter() {
+                self.zap(vma.range(), &mut gather);
+                if vma.flags().contains(VmaFlags::ACCOUNT) {
+                    charged += vma.pages();
+                }
             }
         }
         state.vmas.clear(self.mem);
         self.mem.uncharge_commit(charged);
-        gather.finish();
         drop(state);
         // SAFETY: `self` is being dropped, so nobody uses the tables afterwards.
         let tables = unsafe { ManuallyDrop::take(&mut self.tables) };

@@ -157,7 +157,6 @@ impl<P: Platform> AddressSpace<'_, P> {
                 gather.changed_range(run.start(), run.end());
             }
         });
-        gather.finish();
     }
 }
 

@@ -130,7 +130,6 @@ impl<P: Platform> AddressSpace<'_, P> {
         if keep == Tables::Free {
             self.free_tables_before(vmas, range, next, &mut gather);
         }
-        gather.finish();
     }
 
     /// Frees the tables that only `range` needed, which has been unmapped with
@@ -139,7 +138,6 @@ impl<P: Platform> AddressSpace<'_, P> {
         let mut gather = TlbGather::new(self.mem, &self.tables);
         let next = state.vmas.find(range.start());
         self.free_tables_before(&state.vmas, range, next, &mut gather);
-        gather.finish();
     }
 
     /// Frees the tables that only `range` needed, where nothing is mapped any

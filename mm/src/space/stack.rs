@@ -91,7 +91,6 @@ impl<P: Platform> AddressSpace<'_, P> {
         let mut gather = TlbGather::new(self.mem, &self.tables);
         let left = PageRange::new(new.end().max(old.start()), old.end()).ok_or(SpaceError::NoRoom)?;
         self.tables.free_tables(self.mem, left, new.end(), TASK_SIZE, &mut gather);
-        gather.finish();
         Ok(())
     }
 

@@ -4,25 +4,29 @@
 use super::AddressSpace;
 use super::account::ResidentKind;
 use crate::frame::Frames;
-use crate::paging::{Entry, TlbGather};
+use crate::paging::{Entry, Run, TlbGather};
 use crate::{PageRange, Pfn, Platform};
 
 impl<P: Platform> AddressSpace<'_, P> {
     /// Empties every entry of `range`. The frames go when `gather` is done.
     pub(super) fn zap(&self, range: PageRange, gather: &mut TlbGather<'_, P>) {
-        self.tables.visit_runs(self.mem, range, |run| {
-            let frames = self.mem.frames();
-            let (mut all, mut anon) = (0, 0);
-            let unmapped = run.slots().filter_map(|(_, slot)| {
-                let (pfn, kind) = forget_mapping(&frames, slot.take())?;
-                all += 1;
-                anon += usize::from(kind == ResidentKind::Anon);
-                Some(pfn)
-            });
-            gather.release_run(run.start(), run.end(), unmapped);
-            self.resident.sub(ResidentKind::Anon, anon);
-            self.resident.sub(ResidentKind::Object, all - anon);
+        let frames = self.mem.frames();
+        self.tables.visit_runs(self.mem, range, |run| self.zap_run(run, &frames, gather));
+    }
+
+    /// Not inlined, for the sake of its loop, which needs all registers.
+    #[inline(never)]
+    fn zap_run(&self, run: &Run<'_>, frames: &Frames<'_>, gather: &mut TlbGather<'_, P>) {
+        let (mut all, mut anon) = (0, 0);
+        let unmapped = run.slots().filter_map(|(_, slot)| {
+            let (pfn, kind) = forget_mapping(frames, slot.take())?;
+            all += 1;
+            anon += usize::from(kind == ResidentKind::Anon);
+            Some(pfn)
         });
+        gather.release_run(run.start(), run.end(), unmapped);
+        self.resident.sub(ResidentKind::Anon, anon);
+        self.resident.sub(ResidentKind::Object, all - anon);
     }
 }
 
@@ -30,7 +34,7 @@ impl<P: Platform> AddressSpace<'_, P> {
 /// is to be put once the TLBs have forgotten the mapping, and as what it counted.
 #[inline(always)]
 pub(super) fn forget_mapping(frames: &Frames, entry: Entry) -> Option<(Pfn, ResidentKind)> {
-    if entry.is_special() || !entry.maps_page() {
+    if !entry.is_counted() {
         return None;
     }
     let pfn = entry.pfn();

@@ -14,7 +14,7 @@ fn free(m: &Machine, tables: &PageTables, span: PageRange, floor: usize, ceiling
     let before = tables.table_pages();
     let mut gather = TlbGather::new(&m.mem, tables);
     tables.free_tables(&m.mem, span, floor, ceiling, &mut gather);
-    gather.finish();
+    drop(gather);
     assert_eq!(m.mem.count_frames(FrameKind::Table), tables.table_pages());
     before - tables.table_pages()
 }
@@ -129,7 +129,7 @@ fn freed_tables_are_unreachable_through_the_paging_structure_caches() {
     tables.free_tables(&m.mem, range(BASE, PAGE_SIZE), 0, TASK_SIZE, &mut gather);
     // Not one of them may be reused yet.
     assert_eq!(m.mem.count_frames(FrameKind::Table), 4);
-    gather.finish();
+    drop(gather);
     assert_eq!(m.mem.count_frames(FrameKind::Table), 1);
     // A walk that goes on in a freed table would panic.
     assert_eq!(m.read(&tables, 1, BASE + PAGE_SIZE), None);

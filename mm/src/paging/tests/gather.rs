@@ -12,7 +12,7 @@ fn without_a_flush_the_old_translation_stays_visible() {
     gather.release(page);
     assert_eq!(m.read(&tables, 1, BASE), Some(7), "the simulation is too kind");
     assert_eq!(m.read(&tables, 0, BASE), None);
-    gather.finish();
+    drop(gather);
     assert_eq!(m.read(&tables, 1, BASE), None);
     m.finish(tables);
 }
@@ -28,7 +28,7 @@ fn frames_are_not_reused_before_the_flush() {
     gather.release(page);
     assert_eq!(m.mem.frame(page).kind(), FrameKind::Anon);
     assert_eq!(m.mem.frame(page).refcount(), 1);
-    gather.finish();
+    drop(gather);
     assert_eq!(m.mem.frame(page).kind(), FrameKind::Free);
     m.finish(tables);
 }
@@ -43,7 +43,7 @@ fn a_frame_that_others_refer_to_survives() {
     tables.lock_pte(&m.mem, BASE).unwrap().take();
     gather.changed(BASE);
     gather.release(page);
-    gather.finish();
+    drop(gather);
     assert_eq!(m.mem.frame(page).refcount(), 1);
     m.mem.put(page);
     m.finish(tables);
@@ -76,7 +76,7 @@ fn one_operation_is_one_flush_of_the_hull_of_what_changed() {
     for addr in changed {
         gather.changed(addr);
     }
-    gather.finish();
+    drop(gather);
     let expected =
         TlbFlush { root: tables.root(), start: BASE + 3 * PAGE_SIZE, end: BASE + 10 * PAGE_SIZE, full: false };
     assert_eq!(m.mem.platform().take_flushes(), [(CpuSet(0b11), expected)]);
@@ -91,7 +91,7 @@ fn over_the_threshold_all_is_flushed() {
         m.mem.platform().record_flushes();
         let mut gather = TlbGather::new(&m.mem, &tables);
         gather.changed_range(BASE, BASE + pages * PAGE_SIZE);
-        gather.finish();
+        drop(gather);
         assert_eq!(m.mem.platform().take_flushes()[0].1.full, full);
     }
     m.finish(tables);
@@ -102,12 +102,12 @@ fn nothing_is_flushed_when_nothing_changed_or_nobody_uses_the_tables() {
     let m = Machine::new();
     let tables = m.tables();
     let before = m.mem.platform().flushes();
-    TlbGather::new(&m.mem, &tables).finish();
+    drop(TlbGather::new(&m.mem, &tables));
     tables.deactivate(0);
     tables.deactivate(1);
     let mut gather = TlbGather::new(&m.mem, &tables);
     gather.changed(BASE);
-    gather.finish();
+    drop(gather);
     assert_eq!(m.mem.platform().flushes(), before);
     m.finish(tables);
 }
@@ -120,7 +120,7 @@ fn only_cpus_that_use_the_tables_are_bothered() {
     m.mem.platform().record_flushes();
     let mut gather = TlbGather::new(&m.mem, &tables);
     gather.changed(BASE);
-    gather.finish();
+    drop(gather);
     assert_eq!(m.mem.platform().take_flushes()[0].0, CpuSet::single(1));
     m.finish(tables);
 }
@@ -144,7 +144,7 @@ fn flushes_to_unmap(m: &Machine, count: usize) -> usize {
             assert_eq!(m.read(&tables, 1, addr), None);
         }
     });
-    gather.finish();
+    drop(gather);
     let flushes = m.mem.platform().flushes() - before;
     for page in 0..count {
         assert_eq!(m.read(&tables, 1, BASE + page * PAGE_SIZE), None);
@@ -173,7 +173,7 @@ fn without_memory_for_a_larger_batch_it_flushes_more_often() {
         gather.changed(addr);
         gather.release(slot.take().pfn());
     });
-    gather.finish();
+    drop(gather);
     assert_eq!(m.mem.platform().flushes() - before, 2);
     assert_eq!(m.mem.count_frames(FrameKind::Anon), 0);
     m.finish(tables);

@@ -81,7 +81,7 @@ impl Machine {
                 gather.release(entry.pfn());
             }
         });
-        gather.finish();
+        drop(gather);
         tables.deactivate(0);
         tables.deactivate(1);
         tables.destroy(&self.mem);

@@ -74,7 +74,7 @@ fn neighbours_fault_while_tables_move_and_go() {
                 gather.changed(addr);
                 gather.release(page);
                 tables.free_tables(&m.mem, span, addr, addr + PMD_SIZE, &mut gather);
-                gather.finish();
+                drop(gather);
             }
         });
         for _ in 0..200 {
@@ -107,7 +107,7 @@ fn a_visit_never_takes_the_table_of_a_split_for_a_leaf() {
         m.unmap_split(&tables, span);
         let mut gather = TlbGather::new(&m.mem, &tables);
         tables.free_tables(&m.mem, span, 0, crate::TASK_SIZE, &mut gather);
-        gather.finish();
+        drop(gather);
     }
     m.finish(tables);
 }

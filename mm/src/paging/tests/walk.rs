@@ -145,7 +145,7 @@ fn a_table_that_cannot_be_had_is_an_error_at_each_level() {
         let mut gather = TlbGather::new(&m.mem, &tables);
         let whole = range(0, crate::TASK_SIZE);
         tables.free_tables(&m.mem, whole, 0, crate::TASK_SIZE, &mut gather);
-        gather.finish();
+        drop(gather);
         assert_eq!(tables.table_pages(), 1);
     }
     assert!(tables.lock_pte_alloc(&m.mem, BASE).is_ok());
@@ -202,7 +202,7 @@ fn visiting_both_spaces_makes_only_tables_that_are_needed() {
         gather.changed(addr);
         gather.release(slot.take().pfn());
     });
-    gather.finish();
+    drop(gather);
     child.deactivate(0);
     child.deactivate(1);
     child.destroy(&m.mem);

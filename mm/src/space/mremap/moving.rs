@@ -134,7 +134,6 @@ impl<P: Platform> AddressSpace<'_, P> {
         state.totals.lock(flags, grown);
         let mut gather = TlbGather::new(self.mem, &self.tables);
         self.tables.free_tables(self.mem, mv.source, floor, ceiling, &mut gather);
-        gather.finish();
     }
 
     /// Moves VMA and pages, into room that has been made.
