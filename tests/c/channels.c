@@ -201,7 +201,7 @@ static void polling(void)
 	char byte;
 	pipe(fds);
 	struct pollfd polled[4] = {
-		{fds[0], POLLIN | POLLOUT, 0}, {fds[1], POLLIN | POLLOUT, 0}, {-1, POLLIN, 7}, {99, POLLIN, 0}};
+		{fds[0], POLLIN | POLLOUT, 0}, {fds[1], POLLIN | POLLOUT, 0}, {-1, POLLIN, 7}, {63, POLLIN, 0}};
 	show_poll(polled, 4, poll(polled, 4, -1));
 	show_poll(polled, 1, poll(polled, 1, 0));
 	long before = milliseconds();
@@ -239,8 +239,22 @@ static void polling(void)
 	write(fds[1], "z", 1);
 	TRY(select(fds[0] + 1, &in, 0, 0, &time));
 	printf("%d\n", FD_ISSET(fds[0], &in) != 0);
+	/* There is always room for 64 descriptors in the table. */
+	FD_SET(63, &in);
+	TRY(select(64, &in, 0, 0, &time));
+	FD_CLR(63, &in);
+	/* What is beyond the table is not looked at. A child's is no larger than it needs. */
 	FD_SET(99, &in);
-	TRY(select(100, &in, 0, 0, &time));
+	pid_t small = fork();
+	if (small == 0) {
+		TRY(select(100, &in, 0, 0, &time));
+		TRY(FD_ISSET(99, &in));
+		dup2(fds[0], 98);
+		TRY(select(100, &in, 0, 0, &time));
+		_exit(0);
+	}
+	waitpid(small, 0, 0);
+	FD_CLR(99, &in);
 	TRY(select(-1, 0, 0, 0, &time));
 	time.tv_sec = -1;
 	TRY(select(0, 0, 0, 0, &time));
@@ -343,7 +357,7 @@ static void epolls(void)
 	TRY(epoll_ctl(epoll, EPOLL_CTL_ADD, fds[0], &event));
 	TRY(epoll_ctl(epoll, EPOLL_CTL_ADD, fds[0], &event));
 	TRY(epoll_ctl(epoll, EPOLL_CTL_DEL, fds[1], &event));
-	TRY(epoll_ctl(epoll, EPOLL_CTL_ADD, 99, &event));
+	TRY(epoll_ctl(epoll, EPOLL_CTL_ADD, 63, &event));
 	TRY(epoll_ctl(epoll, 77, fds[0], &event));
 	TRY(epoll_ctl(epoll, EPOLL_CTL_ADD, epoll, &event));
 	TRY(epoll_ctl(fds[0], EPOLL_CTL_ADD, fds[1], &event));
@@ -463,6 +477,8 @@ static void sockets(void)
 
 int main(void)
 {
+	/* Whatever descriptors were inherited. */
+	syscall(SYS_close_range, 3, ~0U, 0);
 	setvbuf(stdout, 0, _IOLBF, 0);
 	pipes();
 	fifos();

@@ -35,15 +35,17 @@ impl FdTable {
         Arc::try_new(FdTable { slots: Mutex::new(Vec::new()) }).map_err(|_| Errno::ENOMEM)
     }
 
-    /// A copy, as `fork` makes it: other descriptors for the same open files.
+    /// A copy, as `fork` makes it: other descriptors for the same open files,
+    /// with room for the highest that is open.
     ///
     /// # Errors
     /// `ENOMEM`.
     pub fn fork(&self) -> Result<Arc<FdTable>, Errno> {
         let slots = self.slots.lock();
+        let len = slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
         let mut copy = Vec::new();
-        copy.try_reserve_exact(slots.len()).map_err(|_| Errno::ENOMEM)?;
-        copy.extend(slots.iter().cloned());
+        copy.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
+        copy.extend(slots[..len].iter().cloned());
         drop(slots);
         Arc::try_new(FdTable { slots: Mutex::new(copy) }).map_err(|_| Errno::ENOMEM)
     }

@@ -153,15 +153,10 @@ fn poll_until(list: usize, count: usize, deadline: Option<u64>) -> Result<usize>
     Ok(ready)
 }
 
-/// The most descriptors that `select` looks at (Linux: as many as the table
-/// has room for).
-const MAX_SELECT: usize = 4096;
-const SET_BYTES: usize = MAX_SELECT / 8;
-
 /// One of `select`'s sets of descriptors.
 struct FdSet {
     address: usize,
-    bits: [u8; SET_BYTES],
+    bits: Vec<u8>,
     /// What makes a descriptor ready for this set.
     ready: Events,
     /// What is asked for.
@@ -170,11 +165,13 @@ struct FdSet {
 
 impl FdSet {
     fn read(address: usize, bytes: usize, wanted: Events, ready: Events) -> Result<FdSet> {
-        let mut set = FdSet { address, bits: [0; SET_BYTES], ready, wanted };
+        let mut bits = Vec::new();
+        bits.try_reserve_exact(bytes).map_err(|_| Errno::ENOMEM)?;
+        bits.resize(bytes, 0);
         if address != 0 {
-            copy_from_user(&mut set.bits[..bytes], address)?;
+            copy_from_user(&mut bits, address)?;
         }
-        Ok(set)
+        Ok(FdSet { address, bits, ready, wanted })
     }
 
     fn has(&self, fd: usize) -> bool {
@@ -185,10 +182,10 @@ impl FdSet {
         self.bits[fd / 8] &= !(1 << (fd % 8));
     }
 
-    fn write(&self, bytes: usize) -> Result<()> {
+    fn write(&self) -> Result<()> {
         match self.address {
             0 => Ok(()),
-            address => copy_to_user(address, &self.bits[..bytes]),
+            address => copy_to_user(address, &self.bits),
         }
     }
 }
@@ -217,7 +214,10 @@ pub fn select_masked(
 }
 
 fn select_until(count: i32, sets: [usize; 3], deadline: Option<u64>) -> Result<usize> {
-    let count = usize::try_from(count).map_err(|_| Errno::EINVAL)?.min(MAX_SELECT);
+    let count = usize::try_from(count).map_err(|_| Errno::EINVAL)?;
+    let table = files()?;
+    // Beyond what the table has room for nothing is looked at, nor touched.
+    let count = count.min(table.capacity());
     // Whole words, as the program's sets are made of them.
     let bytes = count.div_ceil(64) * 8;
     let [read, write, except] = sets;
@@ -228,7 +228,6 @@ fn select_until(count: i32, sets: [usize; 3], deadline: Option<u64>) -> Result<u
         FdSet::read(write, bytes, output, output | Events::ERR)?,
         FdSet::read(except, bytes, Events::PRI, Events::PRI)?,
     ];
-    let table = files()?;
     let mut descriptors = Vec::new();
     let mut watches = Vec::new();
     for fd in 0..count {
@@ -257,7 +256,7 @@ fn select_until(count: i32, sets: [usize; 3], deadline: Option<u64>) -> Result<u
         }
     }
     for set in &sets {
-        set.write(bytes)?;
+        set.write()?;
     }
     Ok(ready)
 }
