@@ -158,9 +158,8 @@ static void status(void)
 	printf("-- status\n");
 	prctl(PR_SET_NAME, "a name");
 	static const char *const names[] = {
-		"Name:", "Umask:", "State:", "TracerPid:", "Uid:", "Gid:", "VmPin:", "VmSwap:",
-		"HugetlbPages:", "CoreDumping:", "Threads:", "SigPnd:", "ShdPnd:", "SigBlk:", "SigIgn:",
-		"SigCgt:", "CapInh:", "NoNewPrivs:", "Seccomp:", 0};
+		"Name:", "Umask:", "State:", "TracerPid:", "VmPin:", "VmSwap:", "HugetlbPages:",
+		"CoreDumping:", "Threads:", "SigPnd:", "ShdPnd:", "SigBlk:", "SigIgn:", "SigCgt:", 0};
 	umask(027);
 	sigset_t set;
 	sigemptyset(&set);
@@ -175,6 +174,10 @@ static void status(void)
 	printf("pid %d\n", strstr(text, line) != 0);
 	snprintf(line, sizeof line, "PPid:\t%d\n", getppid());
 	printf("parent %d\n", strstr(text, line) != 0);
+	/* Their values are up to who runs this. */
+	static const char *const inherited[] = {"Uid:\t", "Gid:\t", "CapInh:\t", "NoNewPrivs:\t", "Seccomp:\t"};
+	for (unsigned i = 0; i < sizeof inherited / sizeof inherited[0]; i++)
+		printf("%s %d\n", inherited[i], strstr(text, inherited[i]) != 0);
 
 	long size = status_kib("VmSize:"), data = status_kib("VmData:"), rss = status_kib("RssAnon:");
 	mmap(BASE, 256 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
@@ -235,11 +238,12 @@ static void limits(void)
 	static const int resources[] = {RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_DATA, RLIMIT_STACK, RLIMIT_CORE,
 		RLIMIT_RSS, RLIMIT_NOFILE, RLIMIT_AS};
 	for (unsigned i = 0; i < sizeof resources / sizeof resources[0]; i++) {
-		struct rlimit limit = {1000000000 + i, RLIM_INFINITY};
+		/* Below any hard limit that there may be; that of core files is often 0. */
+		struct rlimit limit = {1000000000 + i, 2000000000};
 		if (resources[i] == RLIMIT_NOFILE)
 			limit = (struct rlimit){100, 200};
-		if (resources[i] == RLIMIT_CPU)
-			limit.rlim_cur = RLIM_INFINITY;
+		if (resources[i] == RLIMIT_CORE)
+			limit = (struct rlimit){0, 0};
 		setrlimit(resources[i], &limit);
 	}
 	static const char *const names[] = {"Limit ", "Max cpu", "Max file size", "Max data", "Max stack",

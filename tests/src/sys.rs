@@ -203,6 +203,20 @@ pub fn flush() {
     let _ = std::io::stdout().flush();
 }
 
+/// Sets a limit of this process and leaves what it may be raised to, which is up to
+/// who started this; only the limit itself is enforced.
+pub fn set_limit(resource: libc::__rlimit_resource_t, soft: u64) -> Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both get a pointer to a valid structure.
+    let result = unsafe {
+        libc::getrlimit(resource, &raw mut limit);
+        limit.rlim_cur = soft;
+        libc::setrlimit(resource, &raw const limit)
+    };
+    // SAFETY: `__errno_location` returns a valid pointer to this thread's errno.
+    if result == 0 { Ok(()) } else { Err(Errno(unsafe { *libc::__errno_location() })) }
+}
+
 /// The version of Linux that the kernel says it is.
 pub fn release() -> (u32, u32) {
     // SAFETY: `utsname` is plain bytes, for which zeroes are valid; `uname` fills it.

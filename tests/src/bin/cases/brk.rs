@@ -95,9 +95,7 @@ fn heap_in_maps() -> Outcome {
 
 fn data_limit() -> Outcome {
     let start = aligned_break();
-    let limit = libc::rlimit { rlim_cur: 1 << 16, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: a limit of this child only, through a valid pointer.
-    check_eq!(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &raw const limit) }, 0);
+    sys::set_limit(libc::RLIMIT_DATA, 1 << 16)?;
     check_eq!(sys::brk(start + (1 << 20)), start);
     check_eq!(sys::mmap(0, 1 << 20, RW, ANON), Err(Errno(libc::ENOMEM)));
     // Only private writable memory is data.

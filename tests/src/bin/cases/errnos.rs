@@ -70,12 +70,13 @@ fn addresses(arena: &Arena) -> Vec<(String, usize)> {
     all
 }
 
-/// Where the result is an address it is undone, and only that it was one is shown.
-fn show(what: &str, arena: &Arena, result: sys::Result, mapped: usize) {
+/// Shows a result; of an address that it is one, and its place in the arena if it is one
+/// of `asked`. Any other place is the kernel's choice, and even if that was inside the
+/// arena what is mapped there goes again.
+fn show(what: &str, arena: &Arena, asked: &[usize], result: sys::Result, mapped: usize) {
     match result {
         Ok(addr) if mapped > 0 => {
-            // Placement below is the kernel's choice; inside the arena it is not.
-            let place = arena.place(addr);
+            let place = if asked.contains(&addr) { arena.place(addr) } else { "elsewhere".to_owned() };
             println!("{what}: ok {place}");
             if place == "elsewhere" {
                 let _ = sys::munmap(addr, mapped);
@@ -104,7 +105,7 @@ fn mmap_addresses() -> Outcome {
                     continue;
                 }
                 let result = sys::mmap(addr, len, R, flags);
-                show(&format!("mmap{kind} {name} {len:#x}"), &arena, result, len);
+                show(&format!("mmap{kind} {name} {len:#x}"), &arena, &[addr - addr % PAGE], result, len);
             }
         }
     }
@@ -121,17 +122,17 @@ fn mmap_flags() -> Outcome {
         }
         let addr = arena.at(20);
         let result = sys::mmap(addr, PAGE, RW, ANON | flag);
-        show(&format!("mmap private flag {flag:#x}"), &arena, result, PAGE);
+        show(&format!("mmap private flag {flag:#x}"), &arena, &[addr], result, PAGE);
         sys::munmap(addr, PAGE)?;
     }
     // 8 is MAP_DROPPABLE, which is not there yet.
     for kind in [0, 4, 12] {
         let result = sys::mmap(0, PAGE, RW, kind | libc::MAP_ANONYMOUS as usize);
-        show(&format!("mmap type {kind}"), &arena, result, PAGE);
+        show(&format!("mmap type {kind}"), &arena, &[], result, PAGE);
     }
     for prot in [8, 16, 0x100, 0x0100_0000, 0x8000_0000, 0xffff_ff00] {
         let result = sys::mmap(0, PAGE, prot, ANON);
-        show(&format!("mmap prot {prot:#x}"), &arena, result, PAGE);
+        show(&format!("mmap prot {prot:#x}"), &arena, &[], result, PAGE);
     }
     Ok(())
 }
@@ -141,7 +142,7 @@ fn mmap_offsets() -> Outcome {
     for offset in [0, 1, PAGE - 1, PAGE, 1 << 40, 1 << 63, usize::MAX - PAGE + 1, usize::MAX] {
         let arguments = [0, PAGE, R, ANON, usize::MAX, offset];
         let result = sys::call(libc::SYS_mmap, &arguments);
-        show(&format!("mmap offset {offset:#x}"), &arena, result, PAGE);
+        show(&format!("mmap offset {offset:#x}"), &arena, &[], result, PAGE);
     }
     Ok(())
 }
@@ -219,7 +220,7 @@ fn mremap_lengths() -> Outcome {
                 }
                 let arena = prepare()?;
                 let result = sys::mremap(arena.at(4), old, new, flags, arena.at(30));
-                show(&format!("mremap {flags} {old:#x} {new:#x}"), &arena, result, new);
+                show(&format!("mremap {flags} {old:#x} {new:#x}"), &arena, &[arena.at(4), arena.at(30)], result, new);
             }
         }
     }
@@ -235,7 +236,13 @@ fn mremap_addresses() -> Outcome {
                 let arena = prepare()?;
                 let (name, addr) = addresses(&arena).swap_remove(i);
                 let result = sys::mremap(addr, old, new, flags, arena.at(30));
-                show(&format!("mremap {flags} from {name} {old:#x} {new:#x}"), &arena, result, new);
+                show(
+                    &format!("mremap {flags} from {name} {old:#x} {new:#x}"),
+                    &arena,
+                    &[addr, arena.at(30)],
+                    result,
+                    new,
+                );
                 let arena = prepare()?;
                 // Linux before 7.3 lets what is untouched merge with what it leaves behind.
                 arena.fill(4, 8, 1)?;
@@ -244,7 +251,7 @@ fn mremap_addresses() -> Outcome {
                     continue;
                 }
                 let result = sys::mremap(arena.at(4), old, new, flags, addr);
-                show(&format!("mremap {flags} to {name} {old:#x} {new:#x}"), &arena, result, new);
+                show(&format!("mremap {flags} to {name} {old:#x} {new:#x}"), &arena, &[arena.at(4), addr], result, new);
                 println!("  {}", arena.layout());
             }
         }
@@ -260,7 +267,7 @@ fn mremap_flags() -> Outcome {
         }
         let arena = prepare()?;
         let result = sys::mremap(arena.at(4), PAGE, PAGE, flags, arena.at(30));
-        show(&format!("mremap flags {flags:#x}"), &arena, result, PAGE);
+        show(&format!("mremap flags {flags:#x}"), &arena, &[arena.at(4), arena.at(30)], result, PAGE);
     }
     Ok(())
 }
@@ -306,11 +313,11 @@ fn descriptors() -> Outcome {
     let private = libc::MAP_PRIVATE as usize;
     for descriptor in [usize::MAX, 500, 1 << 40] {
         let result = sys::call(libc::SYS_mmap, &[0, PAGE, R, private, descriptor, 0]);
-        show(&format!("mmap descriptor {descriptor:#x}"), &arena, result, PAGE);
+        show(&format!("mmap descriptor {descriptor:#x}"), &arena, &[], result, PAGE);
     }
     let mut ends = [0i32; 2];
     sys::call(libc::SYS_pipe2, &[ends.as_mut_ptr() as usize, 0])?;
     let result = sys::call(libc::SYS_mmap, &[0, PAGE, R, private, ends[0] as usize, 0]);
-    show("mmap pipe", &arena, result, PAGE);
+    show("mmap pipe", &arena, &[], result, PAGE);
     Ok(())
 }

@@ -303,9 +303,7 @@ fn umask_and_modes() -> Outcome {
 }
 
 fn descriptor_limit() -> Outcome {
-    let limit = libc::rlimit { rlim_cur: 40, rlim_max: 40 };
-    // SAFETY: a limit of this child only, through a valid pointer.
-    check_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    sys::set_limit(libc::RLIMIT_NOFILE, 40)?;
     let mut files = Vec::new();
     let refused = loop {
         match File::open("/dev/null") {

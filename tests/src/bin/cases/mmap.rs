@@ -357,9 +357,7 @@ fn address_space_limit() -> Outcome {
     let addr = sys::mmap(0, PAGE, RW, ANON)?;
     let statm = std::fs::read_to_string("/proc/self/statm")?;
     let pages: u64 = statm.split(' ').next().unwrap_or("").parse()?;
-    let limit = libc::rlimit { rlim_cur: pages * PAGE as u64, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: sets a limit of this child process only; the pointer is valid.
-    check_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+    sys::set_limit(libc::RLIMIT_AS, pages * PAGE as u64)?;
     check_eq!(sys::mmap(0, PAGE, RW, ANON), Err(Errno(libc::ENOMEM)));
     check_eq!(sys::mremap(addr, PAGE, 2 * PAGE, MAYMOVE, 0), Err(Errno(libc::ENOMEM)));
     // What replaces as much as it maps is not over the limit.

@@ -18,9 +18,7 @@ fn stack() -> maps::Mapping {
 }
 
 fn set_limit(bytes: u64) {
-    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: changes a limit of this child only; the pointer is valid.
-    unsafe { libc::setrlimit(libc::RLIMIT_STACK, &raw const limit) };
+    sys::set_limit(libc::RLIMIT_STACK, bytes).expect("below the hard limit");
 }
 
 fn in_maps() -> Outcome {

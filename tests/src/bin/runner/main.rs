@@ -14,6 +14,7 @@ mod linux;
 mod process;
 mod report;
 mod suite;
+mod surroundings;
 mod transcript;
 
 use std::path::PathBuf;

@@ -34,12 +34,14 @@ fn collect(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>
 }
 
 /// Runs the command to its end, or until `limit` has passed and it is killed, with
-/// all of its process group.
+/// all of its process group. It leads a session of its own, without a terminal.
 ///
 /// # Errors
 /// Whatever keeps it from being started.
 pub fn run(command: &mut Command, limit: Duration) -> io::Result<Output> {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    // SAFETY: between fork and exec only a system call is made.
+    unsafe { command.pre_exec(new_session) };
     let mut child = command.spawn()?;
     let stdout = child.stdout.take().map(collect);
     let stderr = child.stderr.take().map(collect);
@@ -59,4 +61,9 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Output> {
     let join = |reader: Option<thread::JoinHandle<Vec<u8>>>| reader.and_then(|r| r.join().ok()).unwrap_or_default();
     let stderr = String::from_utf8_lossy(&join(stderr)).into_owned();
     Ok(Output { stdout: join(stdout), stderr, status })
+}
+
+fn new_session() -> io::Result<()> {
+    // SAFETY: concerns the calling process only.
+    if unsafe { libc::setsid() } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -19,6 +19,7 @@ use crate::Places;
 use crate::elf;
 use crate::process::{self, Output};
 use crate::report::{Group, Report, Verdict};
+use crate::surroundings;
 use crate::transcript;
 
 #[derive(Args, Debug)]
@@ -92,8 +93,7 @@ impl Program {
             Some(file) => Stdio::from(fs::File::open(file)?),
             None => Stdio::null(),
         });
-        // SAFETY: between fork and exec only system calls are made.
-        unsafe { command.pre_exec(usual_signals).pre_exec(usual_limits) };
+        surroundings::usual(&mut command);
         Ok(process::run(&mut command, Duration::from_secs(self.seconds))?)
     }
 
@@ -123,44 +123,6 @@ impl Program {
         output.stdout = String::from_utf8_lossy(&output.stdout).replace("\r\n", "\n").into_bytes();
         Ok(output)
     }
-}
-
-/// The signals as a first process has them, whoever runs the tests: none
-/// ignored, none blocked.
-fn usual_signals() -> std::io::Result<()> {
-    const WORDS_OF_SIGACTION: usize = 4;
-    const SIGNALS: i32 = 64;
-    // All zero: the default action, no flags.
-    let default = [0_u64; WORDS_OF_SIGACTION];
-    let no_signals = 0_u64;
-    let size = size_of_val(&no_signals);
-    for signal in 1..=SIGNALS {
-        // SAFETY: gives the kernel a whole `struct sigaction` and asks for
-        // nothing back. The system call itself, as the library keeps its own
-        // signals to itself; SIGKILL and SIGSTOP are refused.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, size) };
-    }
-    // SAFETY: likewise a whole signal set.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const no_signals, 0, size) };
-    Ok(())
-}
-
-/// The limits that the programs know: those of a fresh Linux, and of this kernel.
-fn usual_limits() -> std::io::Result<()> {
-    let stack = libc::rlimit { rlim_cur: 8 << 20, rlim_max: libc::RLIM_INFINITY };
-    let mut core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: sets limits of the process that is about to execute the program. That a
-    // hard limit cannot be raised does not matter.
-    unsafe {
-        libc::getrlimit(libc::RLIMIT_CORE, &raw mut core);
-        core.rlim_cur = 0;
-        libc::setrlimit(libc::RLIMIT_CORE, &raw const core);
-        if libc::setrlimit(libc::RLIMIT_STACK, &raw const stack) != 0 {
-            let stack = libc::rlimit { rlim_cur: 8 << 20, rlim_max: 8 << 20 };
-            libc::setrlimit(libc::RLIMIT_STACK, &raw const stack);
-        }
-    }
-    Ok(())
 }
 
 /// What has to come of a run.
@@ -275,7 +237,11 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
         for machine in MATRIX {
             add(&format!("C with {libc}"), &program, machine, Expect::Same);
         }
-        for name in ["files", "channels", "procfs"] {
+        for name in ["files", "channels", "procfs", "processes", "signals", "threads", "timers", "futexes"] {
+            // That one takes threads from the library's hands, which only glibc endures.
+            if name == "futexes" && libc == "musl" {
+                continue;
+            }
             let program = Program::new(places.build.join("c").join(libc).join(name), &[]);
             add(&format!("{name} with {libc}"), &program, BIOS, Expect::Same);
         }
