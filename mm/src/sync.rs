@@ -1,12 +1,40 @@
 //! The locks that all of the crate uses.
 //!
 //! Thin wrappers, so that everything which takes a lock does it through here:
-//! a lock-order checker or a model checker replaces them in this one place.
-//! None of them sleeps, and none may be taken by an interrupt handler.
+//! a model checker replaces them in this one place. None of them sleeps, and
+//! none may be taken by an interrupt handler.
+//!
+//! Each lock has a [`rank`], and a thread takes locks in ascending order of
+//! ranks alone. Host builds check that at every lock, see [`order`].
 
 use core::fmt;
+use core::ops::{Deref, DerefMut};
 
 use spin::RelaxStrategy;
+
+use self::order::Held;
+
+/// What a lock protects; a lock may be taken under those of lower ranks only.
+pub(crate) mod rank {
+    /// An address space: its VMAs and its books. Fork takes the child's under the
+    /// parent's ([`RwLock::write_unshared`](super::RwLock::write_unshared)).
+    pub(crate) const MMAP: u8 = 0;
+    /// Who gives a VMA its first anon_vma.
+    pub(crate) const PREPARE: u8 = 1;
+    /// The trees of a family of anon_vmas.
+    pub(crate) const ANON_VMA_ROOT: u8 = 2;
+    /// The pages of a memory object, or its name.
+    pub(crate) const OBJECT: u8 = 3;
+    /// One page table. A second one may be taken under it, if its frame has the
+    /// higher number.
+    pub(crate) const PAGE_TABLE: u8 = 4;
+    /// The free objects of an arena.
+    pub(crate) const ARENA: u8 = 5;
+    /// A CPU's lists of free frames.
+    pub(crate) const FRAME_LISTS: u8 = 6;
+    /// All other free frames.
+    pub(crate) const FRAME_POOL: u8 = 7;
+}
 
 /// What a waiter does in each turn of its loop.
 ///
@@ -25,77 +53,243 @@ impl RelaxStrategy for Relax {
     }
 }
 
-/// A [`SpinLock`] held; dropping it releases the lock.
-pub(crate) type SpinLockGuard<'a, T> = spin::mutex::SpinMutexGuard<'a, T, Relax>;
+/// A lock held, as the wrapped type `G` has it; dropping it releases the lock.
+pub(crate) struct Guard<G> {
+    inner: G,
+    _held: Held,
+}
+
+impl<G: Deref> Deref for Guard<G> {
+    type Target = G::Target;
+
+    #[inline(always)]
+    fn deref(&self) -> &G::Target {
+        &self.inner
+    }
+}
+
+impl<G: DerefMut> DerefMut for Guard<G> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut G::Target {
+        &mut self.inner
+    }
+}
+
+/// A [`SpinLock`] held.
+pub(crate) type SpinLockGuard<'a, T> = Guard<spin::mutex::SpinMutexGuard<'a, T, Relax>>;
 /// A [`RwLock`] held in read mode.
-pub(crate) type ReadGuard<'a, T> = spin::rwlock::RwLockReadGuard<'a, T, Relax>;
+pub(crate) type ReadGuard<'a, T> = Guard<spin::rwlock::RwLockReadGuard<'a, T, Relax>>;
 /// A [`RwLock`] held in write mode.
-pub(crate) type WriteGuard<'a, T> = spin::rwlock::RwLockWriteGuard<'a, T, Relax>;
+pub(crate) type WriteGuard<'a, T> = Guard<spin::rwlock::RwLockWriteGuard<'a, T, Relax>>;
 
 /// A mutual-exclusion lock that spins.
-pub(crate) struct SpinLock<T>(spin::mutex::SpinMutex<T, Relax>);
+pub(crate) struct SpinLock<T, const RANK: u8>(spin::mutex::SpinMutex<T, Relax>);
 
-impl<T> SpinLock<T> {
+impl<T, const RANK: u8> SpinLock<T, RANK> {
     /// An unlocked lock around `value`.
-    pub(crate) const fn new(value: T) -> SpinLock<T> {
+    pub(crate) const fn new(value: T) -> SpinLock<T, RANK> {
         SpinLock(spin::mutex::SpinMutex::new(value))
     }
 
     /// Waits for the lock and takes it.
     #[inline]
     pub(crate) fn lock(&self) -> SpinLockGuard<'_, T> {
-        self.0.lock()
+        let _held = Held::wait_for(RANK, &self.0);
+        Guard { inner: self.0.lock(), _held }
     }
 
-    /// Takes the lock if nobody holds it.
+    /// Takes the lock if nobody holds it. As that does not wait, it is allowed
+    /// in any order.
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<SpinLockGuard<'_, T>> {
-        self.0.try_lock()
+        self.0.try_lock().map(|inner| Guard { inner, _held: Held::hold(RANK, &self.0) })
     }
 }
 
-impl<T: Default> Default for SpinLock<T> {
-    fn default() -> SpinLock<T> {
+impl<T: Default, const RANK: u8> Default for SpinLock<T, RANK> {
+    fn default() -> SpinLock<T, RANK> {
         SpinLock::new(T::default())
     }
 }
 
-impl<T> fmt::Debug for SpinLock<T> {
+impl<T, const RANK: u8> fmt::Debug for SpinLock<T, RANK> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SpinLock").field("locked", &self.0.is_locked()).finish_non_exhaustive()
     }
 }
 
 /// A lock with any number of readers or one writer, that spins.
-pub(crate) struct RwLock<T>(spin::rwlock::RwLock<T, Relax>);
+pub(crate) struct RwLock<T, const RANK: u8>(spin::rwlock::RwLock<T, Relax>);
 
-impl<T> RwLock<T> {
+impl<T, const RANK: u8> RwLock<T, RANK> {
     /// An unlocked lock around `value`.
-    pub(crate) const fn new(value: T) -> RwLock<T> {
+    pub(crate) const fn new(value: T) -> RwLock<T, RANK> {
         RwLock(spin::rwlock::RwLock::new(value))
     }
 
     /// Waits until no writer holds the lock and joins the readers.
     #[inline]
     pub(crate) fn read(&self) -> ReadGuard<'_, T> {
-        self.0.read()
+        let _held = Held::wait_for(RANK, &self.0);
+        Guard { inner: self.0.read(), _held }
     }
 
     /// Waits until nobody holds the lock and takes it alone.
     #[inline]
     pub(crate) fn write(&self) -> WriteGuard<'_, T> {
-        self.0.write()
+        let _held = Held::wait_for(RANK, &self.0);
+        Guard { inner: self.0.write(), _held }
+    }
+
+    /// [`write`](Self::write) for a lock that nobody else knows of yet, or any
+    /// more: there is nobody to wait for, so it is allowed in any order.
+    #[inline]
+    pub(crate) fn write_unshared(&self) -> WriteGuard<'_, T> {
+        let _held = Held::hold(RANK, &self.0);
+        Guard { inner: self.0.write(), _held }
     }
 }
 
-impl<T: Default> Default for RwLock<T> {
-    fn default() -> RwLock<T> {
+impl<T: Default, const RANK: u8> Default for RwLock<T, RANK> {
+    fn default() -> RwLock<T, RANK> {
         RwLock::new(T::default())
     }
 }
 
-impl<T> fmt::Debug for RwLock<T> {
+impl<T, const RANK: u8> fmt::Debug for RwLock<T, RANK> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RwLock").field("readers", &self.0.reader_count()).finish_non_exhaustive()
+    }
+}
+
+/// The check of the order, by the locks that a thread holds.
+#[cfg(any(test, feature = "sim"))]
+mod order {
+    use std::cell::RefCell;
+
+    use super::rank;
+
+    /// The names of the ranks.
+    const NAMES: [&str; 8] =
+        ["mmap", "prepare", "anon_vma root", "object", "page-table", "arena", "frame list", "frame pool"];
+
+    thread_local! {
+        /// Rank and address of what this thread holds, in the order in which it
+        /// was taken.
+        static HELD: RefCell<Vec<(u8, usize)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// A lock is held, or waited for, as long as this exists.
+    pub(super) struct Held(u8, usize);
+
+    impl Held {
+        /// `lock` is going to be waited for.
+        ///
+        /// # Panics
+        ///
+        /// If the thread holds one that comes later in the order.
+        pub(super) fn wait_for<L>(rank: u8, lock: &L) -> Held {
+            let address = std::ptr::from_ref(lock) as usize;
+            HELD.with_borrow(|held| {
+                for &(other, at) in held {
+                    // Those of page tables are in the records of their frames, so
+                    // the order of addresses is that of frames.
+                    let next_table = rank == rank::PAGE_TABLE && other == rank && at < address;
+                    let (name, under) = (NAMES[rank as usize], NAMES[other as usize]);
+                    assert!(other < rank || next_table, "{name} lock taken under {under} lock");
+                }
+            });
+            Held::hold(rank, lock)
+        }
+
+        /// `lock` has been taken, or will be without waiting.
+        pub(super) fn hold<L>(rank: u8, lock: &L) -> Held {
+            let address = std::ptr::from_ref(lock) as usize;
+            HELD.with_borrow_mut(|held| held.push((rank, address)));
+            Held(rank, address)
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            HELD.with_borrow_mut(|held| {
+                if let Some(last) = held.iter().rposition(|&lock| lock == (self.0, self.1)) {
+                    held.remove(last);
+                }
+            });
+        }
+    }
+}
+
+/// Nothing is checked.
+#[cfg(not(any(test, feature = "sim")))]
+mod order {
+    pub(super) struct Held;
+
+    impl Held {
+        #[inline(always)]
+        pub(super) fn wait_for<L>(_rank: u8, _lock: &L) -> Held {
+            Held
+        }
+
+        #[inline(always)]
+        pub(super) fn hold<L>(_rank: u8, _lock: &L) -> Held {
+            Held
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_are_taken_by_ascending_rank() {
+        let (outer, inner) = (RwLock::<(), { rank::MMAP }>::new(()), SpinLock::<(), { rank::ARENA }>::new(()));
+        for _ in 0..2 {
+            let _outer = outer.read();
+            let _inner = inner.lock();
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "mmap lock taken under arena lock")]
+    fn a_lower_rank_under_a_higher_one_panics() {
+        let (outer, inner) = (RwLock::<(), { rank::MMAP }>::new(()), SpinLock::<(), { rank::ARENA }>::new(()));
+        let _inner = inner.lock();
+        let _outer = outer.write();
+    }
+
+    #[test]
+    #[should_panic(expected = "object lock taken under object lock")]
+    fn two_locks_of_one_rank_panic() {
+        let locks = [SpinLock::<(), { rank::OBJECT }>::new(()), SpinLock::<(), { rank::OBJECT }>::new(())];
+        let _first = locks[0].lock();
+        let _second = locks[1].lock();
+    }
+
+    #[test]
+    fn page_tables_are_locked_in_ascending_order() {
+        let locks = [SpinLock::<(), { rank::PAGE_TABLE }>::new(()), SpinLock::<(), { rank::PAGE_TABLE }>::new(())];
+        let _first = locks[0].lock();
+        let _second = locks[1].lock();
+    }
+
+    #[test]
+    #[should_panic(expected = "page-table lock taken under page-table lock")]
+    fn page_tables_locked_in_descending_order_panic() {
+        let locks = [SpinLock::<(), { rank::PAGE_TABLE }>::new(()), SpinLock::<(), { rank::PAGE_TABLE }>::new(())];
+        let _second = locks[1].lock();
+        let _first = locks[0].lock();
+    }
+
+    #[test]
+    fn what_is_tried_or_unshared_may_be_taken_in_any_order() {
+        let (outer, inner) = (SpinLock::<(), { rank::PREPARE }>::new(()), SpinLock::<(), { rank::ARENA }>::new(()));
+        let fresh = RwLock::<(), { rank::MMAP }>::new(());
+        let held = inner.lock();
+        assert!(outer.try_lock().is_some());
+        drop((fresh.write_unshared(), held));
+        assert!(outer.try_lock().is_some());
     }
 }

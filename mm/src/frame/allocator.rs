@@ -25,7 +25,7 @@ use super::{Frame, FrameKind, MAX_ORDER, OwnedFrame};
 use crate::addr::{PAGE_SIZE, Pfn};
 use crate::memory::PhysRange;
 use crate::platform::{MAX_CPUS, Platform};
-use crate::sync::SpinLock;
+use crate::sync::{SpinLock, rank};
 
 /// One part in so many of all frames may be in the depot.
 const DEPOT_SHARE: usize = 16;
@@ -79,7 +79,7 @@ impl KindCounts {
 /// What one CPU keeps to itself.
 #[repr(align(64))]
 struct Cpu {
-    lists: SpinLock<CpuLists>,
+    lists: SpinLock<CpuLists, { rank::FRAME_LISTS }>,
     /// Allocations less releases made through `lists`, whose lock guards it:
     /// may well be negative. Only the sum over all CPUs means something.
     in_use: KindCounts,
@@ -94,7 +94,7 @@ struct Pool {
 /// All physical memory.
 pub(crate) struct FrameAllocator {
     table: FrameTable,
-    pool: SpinLock<Pool>,
+    pool: SpinLock<Pool, { rank::FRAME_POOL }>,
     /// Allocations less releases made at `pool`, whose lock guards it.
     in_use: KindCounts,
     cpus: [Cpu; MAX_CPUS],

@@ -35,7 +35,7 @@ pub(crate) use content::{clear_page, copy_page};
 pub(crate) use table::Frames;
 
 use crate::addr::Pfn;
-use crate::sync::{SpinLock, SpinLockGuard};
+use crate::sync::{SpinLock, SpinLockGuard, rank};
 
 /// The largest block of frames is `1 << MAX_ORDER` frames: 4 MiB.
 pub const MAX_ORDER: u8 = 10;
@@ -108,7 +108,7 @@ pub struct Frame {
     prev: AtomicU32,
     next: AtomicU32,
     /// Guards the entries of a page table.
-    table_lock: SpinLock<()>,
+    table_lock: SpinLock<(), { rank::PAGE_TABLE }>,
 }
 
 /// [`Frame::state`]: the first frame of a block on one of the buddy lists.

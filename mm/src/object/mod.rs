@@ -29,7 +29,7 @@ use crate::frame::FrameKind;
 use crate::memory::Memory;
 use crate::platform::Platform;
 use crate::slab::Ref;
-use crate::sync::SpinLock;
+use crate::sync::{SpinLock, rank};
 use index::PageIndex;
 
 /// The largest size of an object, in bytes: what a signed 64-bit offset reaches.
@@ -120,8 +120,8 @@ pub(crate) struct Object {
     size: AtomicU64,
     /// Number of pages; changed with the lock of `pages` held.
     present: AtomicUsize,
-    pages: SpinLock<PageIndex>,
-    name: SpinLock<ObjectName>,
+    pages: SpinLock<PageIndex, { rank::OBJECT }>,
+    name: SpinLock<ObjectName, { rank::OBJECT }>,
 }
 
 impl Object {

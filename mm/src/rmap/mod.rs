@@ -55,7 +55,7 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::avl::{Avl, Link, Links};
 use crate::slab::Ref;
-use crate::sync::RwLock;
+use crate::sync::{RwLock, rank};
 use crate::vma::Vma;
 
 pub(crate) use chain::{RootLock, adopt_chain, copy_chain, drop_chain, fork_chain, index_again, prepare, unlink};
@@ -71,7 +71,7 @@ pub(crate) struct AnonVma {
     /// The one this was forked from, or this one itself.
     parent: Link<AnonVma>,
     /// Protects, in a root, the trees and counters of all that name it.
-    lock: RwLock<()>,
+    lock: RwLock<(), { rank::ANON_VMA_ROOT }>,
     /// One for all VMAs together, and in a root one for each that names it.
     refs: AtomicU32,
     /// How many name this as their parent; a root counts itself.

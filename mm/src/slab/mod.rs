@@ -21,7 +21,7 @@ use crate::errno::OutOfMemory;
 use crate::frame::FrameKind;
 use crate::memory::Memory;
 use crate::platform::Platform;
-use crate::sync::SpinLock;
+use crate::sync::{SpinLock, rank};
 
 #[cfg(test)]
 mod tests;
@@ -123,7 +123,7 @@ unsafe impl<T: Sync> Sync for Ref<T> {}
 /// handed out again as its last user left it: whoever allocates sets every
 /// field it cares about.
 pub(crate) struct Arena<T> {
-    free: SpinLock<FreeList<T>>,
+    free: SpinLock<FreeList<T>, { rank::ARENA }>,
     /// Slots in all, free or not.
     slots: AtomicUsize,
 }

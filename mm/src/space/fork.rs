@@ -37,8 +37,8 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
             limits: LimitCells::new(self.limits.get()),
         };
         {
-            let mut state = child.mmap.write();
-            // Dropped last: on failure too, the parent's TLBs have to learn
+            let mut state = child.mmap.write_unshared();
+            // Dropped on failure too: the parent's TLBs have to learn
             // which pages have become read-only.
             let mut gather = TlbGather::new(self.mem, &self.tables);
             for vma in parent.vmas.iter() {

@@ -67,7 +67,7 @@ use layout::Layout;
 
 use crate::paging::{PageTables, TlbGather};
 use crate::slab::Ref;
-use crate::sync::RwLock;
+use crate::sync::{RwLock, rank};
 use crate::vma::{Spares, Vma, VmaTree};
 use crate::{Memory, OutOfMemory, PageRange, PhysAddr, Platform, VmaFlags};
 
@@ -79,7 +79,7 @@ use crate::{Memory, OutOfMemory, PageRange, PhysAddr, Platform, VmaFlags};
 pub struct AddressSpace<'m, P: Platform> {
     mem: &'m Memory<P>,
     tables: ManuallyDrop<PageTables>,
-    mmap: RwLock<State>,
+    mmap: RwLock<State, { rank::MMAP }>,
     resident: Resident,
     limits: LimitCells,
 }
@@ -196,7 +196,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
 
 impl<P: Platform> Drop for AddressSpace<'_, P> {
     fn drop(&mut self) {
-        let mut state = self.mmap.write();
+        let mut state = self.mmap.write_unshared();
         let mut charged = 0;
         {
             let mut gather = TlbGather::new(self.mem, &self.tables);

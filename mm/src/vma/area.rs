@@ -8,7 +8,7 @@ use crate::flags::VmaFlags;
 use crate::object::Object;
 use crate::rmap::{AnonVma, Avc};
 use crate::slab::Ref;
-use crate::sync::{SpinLock, SpinLockGuard};
+use crate::sync::{SpinLock, SpinLockGuard, rank};
 
 /// Bytes that nothing is placed in below a VMA that grows down (Linux's
 /// default `stack_guard_gap`, 256 pages).
@@ -45,7 +45,7 @@ pub(crate) struct Vma {
     chain: Link<Avc>,
     space: AtomicUsize,
 
-    prepare: SpinLock<()>,
+    prepare: SpinLock<(), { rank::PREPARE }>,
     attached: AtomicBool,
 }
 
