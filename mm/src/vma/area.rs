@@ -29,7 +29,7 @@ pub(crate) struct Vma {
     start: AtomicUsize,
     end: AtomicUsize,
     pub(super) links: Links<Vma>,
-    /// Bytes between the previous VMA and this one's guard gap.
+    /// Bytes between the previous VMA and this one.
     pub(super) gap: AtomicUsize,
     /// The largest `gap` in the subtree.
     pub(super) max_gap: AtomicUsize,

@@ -1,11 +1,15 @@
 //! Finding room: the highest or the lowest gap that is large enough.
 //!
-//! The gaps are those before each VMA, from the end of the previous one to the
-//! guard gap of this one, and the one after the last. The search is for one
-//! whose part inside the limits is large enough. Only the first gap it looks
-//! at can reach beyond the limit it starts from, and once a gap is out of the
-//! other limit, all further ones are; what is between is found by the largest
-//! gaps of subtrees.
+//! The gaps are those before each VMA, from the end of the previous one, and the
+//! one after the last. The search is for one whose part inside the limits is
+//! large enough. Only the first gap it looks at can reach beyond the limit it
+//! starts from, and once a gap is out of the other limit, all further ones are;
+//! what is between is found by the largest gaps of subtrees.
+//!
+//! The guard gap of a stack is Linux's: what is found directly below a stack, and
+//! too close, moves the limit to the end of the guard gap (or, going up, of the
+//! stack), and the search starts again. So the guard gap reaches behind other
+//! VMAs that are in it, but only if the search has come by the stack.
 
 use super::{Vma, VmaTree};
 use crate::slab::Ref;
@@ -62,38 +66,65 @@ impl GapRequest {
 impl VmaTree {
     /// The highest address with the room that is asked for.
     pub(crate) fn gap_top_down(&self, request: &GapRequest) -> Option<usize> {
+        let mut request = *request;
+        loop {
+            let (addr, next) = self.highest_gap(&request)?;
+            let Some(guard) = next.filter(|next| next.guarded_start() < request.high.min(next.start())) else {
+                return Some(addr);
+            };
+            request.high = guard.guarded_start();
+        }
+    }
+
+    /// The lowest address with the room that is asked for.
+    pub(crate) fn gap_bottom_up(&self, request: &GapRequest) -> Option<usize> {
+        let mut request = *request;
+        loop {
+            let (addr, next) = self.lowest_gap(&request)?;
+            let end = addr + request.len + request.align_mask;
+            let Some(guard) = next.filter(|next| next.guarded_start() < end.min(next.start())) else {
+                return Some(addr);
+            };
+            request.low = guard.end();
+        }
+    }
+
+    /// The highest address with the room that is asked for, and the VMA after
+    /// that gap; its guard gap does not count.
+    fn highest_gap(&self, request: &GapRequest) -> Option<(usize, Option<Ref<Vma>>)> {
         let needed = request.needed()?;
         // No gap before a VMA that comes after this one starts below the limit.
         let top = self.find(request.high.saturating_sub(1));
         let (start, end) = match top {
-            Some(vma) => (start_of_gap(&vma), vma.guarded_start()),
+            Some(vma) => (start_of_gap(&vma), vma.start()),
             None => (self.last().map_or(0, |last| last.end()), usize::MAX),
         };
         if let Some(addr) = request.highest_in(start, end, needed) {
-            return Some(addr);
+            return Some((addr, top));
         }
         let vma = match top {
             Some(top) => last_gap_before(top, needed),
             None => self.root().and_then(|root| last_gap_below(root, needed)),
         }?;
-        request.highest_in(start_of_gap(&vma), vma.guarded_start(), needed)
+        let addr = request.highest_in(start_of_gap(&vma), vma.start(), needed)?;
+        Some((addr, Some(vma)))
     }
 
-    /// The lowest address with the room that is asked for.
-    pub(crate) fn gap_bottom_up(&self, request: &GapRequest) -> Option<usize> {
+    /// The lowest address with the room that is asked for, likewise.
+    fn lowest_gap(&self, request: &GapRequest) -> Option<(usize, Option<Ref<Vma>>)> {
         let needed = request.needed()?;
         // All gaps before VMAs that come before this one end below the limit.
         if let Some(bottom) = self.find(request.low) {
-            let first = request.lowest_in(start_of_gap(&bottom), bottom.guarded_start(), needed);
-            if first.is_some() {
-                return first;
+            if let Some(addr) = request.lowest_in(start_of_gap(&bottom), bottom.start(), needed) {
+                return Some((addr, Some(bottom)));
             }
             if let Some(vma) = first_gap_after(bottom, needed) {
-                return request.lowest_in(start_of_gap(&vma), vma.guarded_start(), needed);
+                let addr = request.lowest_in(start_of_gap(&vma), vma.start(), needed)?;
+                return Some((addr, Some(vma)));
             }
         }
         let end = self.last().map_or(0, |last| last.end());
-        request.lowest_in(end, usize::MAX, needed)
+        Some((request.lowest_in(end, usize::MAX, needed)?, None))
     }
 }
 

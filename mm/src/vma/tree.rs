@@ -232,12 +232,7 @@ impl VmaTree {
 
     /// Changes the flags of `vma`.
     pub(crate) fn set_flags(&mut self, vma: Ref<Vma>, flags: VmaFlags) {
-        let changed = vma.flags() ^ flags;
         vma.store_flags(flags);
-        if changed.contains(VmaFlags::GROWSDOWN) {
-            // Its guard gap comes or goes.
-            self.update_gap(Some(vma));
-        }
     }
 
     /// Makes the gap before `vma` right again, after that or the VMA before it
@@ -259,7 +254,8 @@ impl VmaTree {
 /// Bytes that are free before `vma`.
 fn gap_before(vma: &Vma) -> usize {
     let free_from = vma.prev().map_or(0, |prev| prev.end());
-    vma.guarded_start().saturating_sub(free_from)
+    // In the middle of a change the previous one may reach further for a moment.
+    vma.start().saturating_sub(free_from)
 }
 
 impl VmaTree {

@@ -214,17 +214,23 @@ impl Space {
         Ok(end - pages)
     }
 
-    /// The end of the highest gap of so many pages.
+    /// The end of the highest gap of so many pages. A stack above the gap, whose guard
+    /// gap would be hurt, lowers the limit for all gaps.
     fn highest_gap(&self, areas: &[Area], pages: usize) -> Option<usize> {
-        let mut end = self.base;
-        for area in areas.iter().rev() {
-            if end.checked_sub(area.end.max(MIN_PAGE)) >= Some(pages) {
-                return Some(end);
+        let mut limit = self.base;
+        for i in (0..=areas.len()).rev() {
+            let start = if i == 0 { 0 } else { areas[i - 1].end }.max(MIN_PAGE);
+            let next = areas.get(i);
+            let end = next.map_or(limit, |next| next.start.min(limit));
+            if end.checked_sub(start) < Some(pages) {
+                continue;
             }
-            // The guard gap is kept from the next mapping below, whatever that is.
-            end = area.guarded_start().min(self.base);
+            limit = next.map_or(end, |next| next.guarded_start().min(end));
+            if limit.checked_sub(start) >= Some(pages) {
+                return Some(limit);
+            }
         }
-        (end.checked_sub(MIN_PAGE) >= Some(pages)).then_some(end)
+        None
     }
 
     pub fn mmap(&mut self, machine: &mut Machine, areas: &[Area], request: Mmap) -> Result {

@@ -48,31 +48,44 @@ fn find(model: &Model, page: usize) -> Option<usize> {
     model.iter().find(|&(_, &(end, _))| page < end).map(|(&start, _)| start)
 }
 
-/// All gaps as bytes, in ascending order.
-fn gaps(model: &Model) -> Vec<(usize, usize)> {
+/// A gap, in bytes, and the VMA behind it, if that grows down: end of its guard gap
+/// and its own end.
+type Gap = (usize, usize, Option<(usize, usize)>);
+
+/// All gaps in ascending order.
+fn gaps(model: &Model) -> Vec<Gap> {
     let mut from = 0;
     let mut gaps = Vec::new();
     for (&start, &(end, grows_down)) in model {
-        let guard = if grows_down { STACK_GUARD_GAP } else { 0 };
-        gaps.push((from, addr(start).saturating_sub(guard)));
+        let guard = grows_down.then(|| (addr(start).saturating_sub(STACK_GUARD_GAP), addr(end)));
+        gaps.push((from, addr(start), guard));
         from = addr(end);
     }
-    gaps.push((from, usize::MAX));
+    gaps.push((from, usize::MAX, None));
     gaps
 }
 
 fn brute_force(model: &Model, request: &GapRequest, top_down: bool) -> Option<usize> {
     let mut fits = gaps(model)
         .into_iter()
-        .map(|(start, end)| (start.max(request.low), end.min(request.high)))
-        .filter(|&(start, end)| start <= end && end - start >= request.len + request.align_mask);
+        .map(|(start, end, guard)| (start.max(request.low), end.min(request.high), guard))
+        .filter(|&(start, end, _)| start <= end && end - start >= request.len + request.align_mask);
+    // One that hurts the guard gap of the VMA behind it moves the limit.
     if top_down {
-        let (_, end) = fits.next_back()?;
+        let (_, end, guard) = fits.next_back()?;
+        if let Some((guarded, _)) = guard.filter(|&(guarded, _)| guarded < end) {
+            return brute_force(model, &GapRequest { high: guarded, ..*request }, top_down);
+        }
         let addr = end - request.len;
         Some(addr - (addr.wrapping_sub(request.align_offset) & request.align_mask))
     } else {
-        let (start, _) = fits.next()?;
-        Some(start + (request.align_offset.wrapping_sub(start) & request.align_mask))
+        let (start, _, guard) = fits.next()?;
+        let addr = start + (request.align_offset.wrapping_sub(start) & request.align_mask);
+        let end = addr + request.len + request.align_mask;
+        if let Some((_, above)) = guard.filter(|&(guarded, _)| guarded < end) {
+            return brute_force(model, &GapRequest { low: above, ..*request }, top_down);
+        }
+        Some(addr)
     }
 }
 
@@ -177,6 +190,22 @@ fn stack_keeps_its_guard_gap() {
         let close = GapRequest::new(1 << PAGE_SHIFT, addr(44), addr(310));
         assert_eq!(process.tree.gap_top_down(&close), None);
         assert_eq!(process.tree.gap_bottom_up(&close), None);
+    });
+}
+
+#[test]
+fn guard_gap_reaches_behind_what_is_in_it() {
+    on_a_machine(|memory| {
+        let mut process = Process::new(memory);
+        process.map(100, 200, RW);
+        process.map(500, 510, RW);
+        process.map(600, 610, down(true));
+        // Between the two there is room, but not for who was turned away below the stack.
+        let top_down =
+            |pages: usize| process.tree.gap_top_down(&GapRequest::new(pages << PAGE_SHIFT, addr(0), addr(610)));
+        assert_eq!(top_down(50), Some(addr(344 - 50)));
+        // Who does not fit there has never seen the stack.
+        assert_eq!(top_down(150), Some(addr(350)));
     });
 }
 
