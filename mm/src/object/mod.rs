@@ -172,6 +172,11 @@ impl Ref<Object> {
         Ok(page)
     }
 
+    /// Whether it has a page of its own at `index`.
+    pub(crate) fn has_page<P: Platform>(self, memory: &Memory<P>, index: usize) -> bool {
+        self.pages.lock().get(memory, index).is_some()
+    }
+
     /// Adds a page of zeroes, with the index locked.
     fn add_page<P: Platform>(
         self,

@@ -171,13 +171,21 @@ impl<P: Platform> AddressSpace<'_, P> {
         while page < end {
             let resident = {
                 let state = self.mmap.read();
-                state.vmas.lookup(page).ok_or(SpaceError::NotMapped)?;
-                self.tables.lookup(self.mem, page).is_some_and(|entry| entry.maps_page())
+                let vma = state.vmas.lookup(page).ok_or(SpaceError::NotMapped)?;
+                self.is_resident(vma, page)
             };
             report(resident)?;
             page += PAGE_SIZE;
         }
         Ok(())
+    }
+
+    /// Whether the page of `vma` at `page` is mapped, or the object has it.
+    fn is_resident(&self, vma: Ref<Vma>, page: usize) -> bool {
+        match self.tables.lookup(self.mem, page) {
+            Some(entry) => entry.maps_page(),
+            None => vma.object().is_some_and(|object| object.has_page(self.mem, vma.index_of(page))),
+        }
     }
 
     /// Writes mapped files back (msync(2)): a matter of checking, as all files

@@ -1,0 +1,44 @@
+//! What random sequences showed Linux to do, each in its shortest form.
+
+use super::*;
+use crate::{MappedFile, ObjectRef};
+
+
+/// What mincore(2) says: `+` for a page that is resident.
+fn resident(process: &Process<'_>, addr: usize, pages: usize) -> String {
+    let mut text = String::new();
+    let report = |resident| {
+        text.push(if resident { '+' } else { '-' });
+        Ok::<(), SpaceError>(())
+    };
+    process.space.mincore(addr, pages * PAGE, report).unwrap();
+    text
+}
+
+fn map_file(
+    process: &Process<'_>,
+    object: &ObjectRef<'_, SimPlatform>,
+    writable: bool,
+    flags: usize,
+    offset: usize,
+) -> Result<usize, SpaceError> {
+    let file = Some(MappedFile { object, readable: true, writable });
+    process.space.mmap(MmapRequest { addr: BASE, len: 3 * PAGE, prot: RW, flags, file, offset })
+}
+
+#[test]
+fn a_page_of_the_object_is_resident_without_being_mapped() {
+    on_machine(512, |mem| {
+        let process = Process::new(mem);
+        let object = mem.create_object(1, b"file").unwrap();
+        object.set_size(3 * PAGE as u64).unwrap();
+        object.write(PAGE as u64, b"x").unwrap();
+        for flags in [SHARED, PRIVATE] {
+            let addr = map_file(&process, &object, true, flags, 0).unwrap();
+            assert_eq!(resident(&process, addr, 3), "-+-");
+        }
+        let addr = map_file(&process, &object, true, SHARED, 0).unwrap();
+        process.write(addr + 2 * PAGE, 1).unwrap();
+        assert_eq!(resident(&process, addr, 3), "-++");
+    });
+}
