@@ -4,7 +4,7 @@ use super::account::{Charge, is_accountable};
 use super::munmap::Tables;
 use super::place::Placement;
 use super::{AddressSpace, SpaceError, State};
-use crate::object::ObjectRef;
+use crate::object::{MAX_OBJECT_SIZE, ObjectRef};
 use crate::vma::{Attributes, MergeWith, Needs, NewMapping, Spares};
 use crate::{MapFlags, Overcommit, PAGE_SHIFT, PageRange, Platform, Prot, VmaFlags, is_page_aligned, page_align_up};
 
@@ -40,10 +40,14 @@ const TYPE_MASK: usize = 0xf;
 const TYPE_SHARED: usize = 1;
 const TYPE_PRIVATE: usize = 2;
 const TYPE_SHARED_VALIDATE: usize = 3;
+/// Of `MAP_SHARED_VALIDATE`: `MAP_ABOVE4G`, `MAP_UNINITIALIZED` and the bits of
+/// `MAP_HUGE_2MB` and `MAP_HUGE_1GB`, which mean nothing here.
+const UNUSED_FLAGS: usize = 0x7c00_0080;
 /// What `MAP_SHARED_VALIDATE` takes (Linux's `LEGACY_MAP_MASK`; nothing here
-/// supports `MAP_SYNC`).
+/// supports `MAP_SYNC`). `MAP_FIXED_NOREPLACE` is younger and not in it.
 const LEGACY_FLAGS: usize = TYPE_SHARED
     | TYPE_PRIVATE
+    | UNUSED_FLAGS
     | (MapFlags::FIXED.bits()
         | MapFlags::ANONYMOUS.bits()
         | MapFlags::DENYWRITE.bits()
@@ -55,8 +59,7 @@ const LEGACY_FLAGS: usize = TYPE_SHARED
         | MapFlags::STACK.bits()
         | MapFlags::HUGETLB.bits()
         | MapFlags::GROWSDOWN.bits()
-        | MapFlags::MAP_32BIT.bits()
-        | MapFlags::FIXED_NOREPLACE.bits()) as usize;
+        | MapFlags::MAP_32BIT.bits()) as usize;
 
 impl<'m, P: Platform> AddressSpace<'m, P> {
     /// Maps memory and returns where, in bytes.
@@ -208,6 +211,10 @@ fn check_type<P: Platform>(
             _ => Err(SpaceError::Invalid),
         };
     };
+    let last_offset = MAX_OBJECT_SIZE.checked_sub(page_align_up(request.len) as u64);
+    if last_offset.is_none_or(|last| (request.offset as u64) >> PAGE_SHIFT > last >> PAGE_SHIFT) {
+        return Err(SpaceError::Overflow);
+    }
     match kind {
         TYPE_SHARED | TYPE_SHARED_VALIDATE => {
             if kind == TYPE_SHARED_VALIDATE && raw & !LEGACY_FLAGS != 0 {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{MappedFile, ObjectRef};
 
+const FIXED_NOREPLACE: usize = 0x10_0000;
 
 /// What mincore(2) says: `+` for a page that is resident.
 fn resident(process: &Process<'_>, addr: usize, pages: usize) -> String {
@@ -40,5 +41,32 @@ fn a_page_of_the_object_is_resident_without_being_mapped() {
         let addr = map_file(&process, &object, true, SHARED, 0).unwrap();
         process.write(addr + 2 * PAGE, 1).unwrap();
         assert_eq!(resident(&process, addr, 3), "-++");
+    });
+}
+
+#[test]
+fn a_file_ends_where_offsets_do() {
+    on_machine(512, |mem| {
+        let process = Process::new(mem);
+        let object = mem.create_object(1, b"file").unwrap();
+        let last = isize::MAX as usize - 3 * PAGE;
+        let last = last - last % PAGE;
+        assert!(map_file(&process, &object, true, SHARED, last).is_ok());
+        // This is found out before whether the file may be written.
+        for offset in [last + PAGE, usize::MAX - 4 * PAGE + 1] {
+            assert_eq!(map_file(&process, &object, false, SHARED, offset), Err(SpaceError::Overflow));
+        }
+    });
+}
+
+#[test]
+fn validated_flags_are_those_from_before_noreplace() {
+    on_machine(512, |mem| {
+        let process = Process::new(mem);
+        let object = mem.create_object(1, b"file").unwrap();
+        let map = |flags| map_file(&process, &object, true, SHARED | PRIVATE | flags, 0);
+        assert_eq!(map(FIXED_NOREPLACE), Err(SpaceError::Unsupported));
+        assert_eq!(map(0x200), Err(SpaceError::Unsupported));
+        assert!(map(0x80).is_ok() && map(21 << 26).is_ok());
     });
 }
