@@ -3,6 +3,7 @@
 use super::*;
 use crate::{MappedFile, ObjectRef};
 
+const POPULATE_READ: usize = 22;
 const FIXED_NOREPLACE: usize = 0x10_0000;
 
 /// What mincore(2) says: `+` for a page that is resident.
@@ -68,5 +69,16 @@ fn validated_flags_are_those_from_before_noreplace() {
         assert_eq!(map(FIXED_NOREPLACE), Err(SpaceError::Unsupported));
         assert_eq!(map(0x200), Err(SpaceError::Unsupported));
         assert!(map(0x80).is_ok() && map(21 << 26).is_ok());
+    });
+}
+
+#[test]
+fn populating_for_reading_needs_read_permission() {
+    on_machine(512, |mem| {
+        let process = Process::new(mem);
+        let addr = process.mmap(0, PAGE, WRITE, PRIVATE | ANON).unwrap();
+        assert_eq!(process.space.madvise(addr, PAGE, POPULATE_READ), Err(SpaceError::Invalid));
+        // Though x86-64 cannot keep the program from reading.
+        assert_eq!(process.read(addr), Ok(0));
     });
 }

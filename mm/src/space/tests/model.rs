@@ -579,7 +579,7 @@ impl Space {
     fn populate(&mut self, machine: &Machine, range: Range<usize>, write: bool) -> Result {
         for at in range {
             let page = self.pages.get(&at).copied().ok_or(Errno::ENOMEM)?;
-            if !(if write { page.has(VmaFlags::WRITE) } else { page.accessible() }) {
+            if !page.has(if write { VmaFlags::WRITE } else { VmaFlags::READ }) {
                 return Err(Errno::EINVAL);
             }
             if beyond_end(machine, &page) {
