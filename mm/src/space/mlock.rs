@@ -205,17 +205,18 @@ impl<P: Platform> AddressSpace<'_, P> {
             return Err(SpaceError::NotMapped);
         }
         let state = self.mmap.read();
+        let mut result = Ok(());
         let mut at = addr;
         for vma in state.vmas.overlapping(addr, end) {
             if vma.start() > at {
-                return Err(SpaceError::NotMapped);
+                result = Err(SpaceError::NotMapped);
             }
             if flags & MS_INVALIDATE != 0 && vma.flags().contains(VmaFlags::LOCKED) {
                 return Err(SpaceError::Busy);
             }
             at = vma.end();
         }
-        if at < end { Err(SpaceError::NotMapped) } else { Ok(()) }
+        if at < end { Err(SpaceError::NotMapped) } else { result }
     }
 }
 

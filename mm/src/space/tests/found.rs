@@ -4,6 +4,7 @@ use super::*;
 use crate::{MappedFile, ObjectRef};
 
 const POPULATE_READ: usize = 22;
+const MS_INVALIDATE: usize = 2;
 const FIXED_NOREPLACE: usize = 0x10_0000;
 
 /// What mincore(2) says: `+` for a page that is resident.
@@ -80,5 +81,17 @@ fn populating_for_reading_needs_read_permission() {
         assert_eq!(process.space.madvise(addr, PAGE, POPULATE_READ), Err(SpaceError::Invalid));
         // Though x86-64 cannot keep the program from reading.
         assert_eq!(process.read(addr), Ok(0));
+    });
+}
+
+#[test]
+fn msync_looks_behind_holes_for_locked_mappings() {
+    on_machine(512, |mem| {
+        let process = Process::new(mem);
+        process.map_at(BASE + PAGE, 1);
+        let sync = || process.space.msync(BASE, 4 * PAGE, MS_INVALIDATE);
+        assert_eq!(sync(), Err(SpaceError::NotMapped));
+        process.space.mlock(BASE + PAGE, PAGE, 0).unwrap();
+        assert_eq!(sync(), Err(SpaceError::Busy));
     });
 }
