@@ -55,16 +55,11 @@ pub(super) fn page_protection(flags: VmaFlags) -> EntryFlags {
     access | execute | EntryFlags::USER
 }
 
-/// Whether a VMA with `flags` allows the access (Linux's `access_error`): x86-64
-/// page tables cannot allow writing or executing without reading.
+/// Whether a VMA with `flags` allows the access to a page that is not mapped yet
+/// (Linux's `access_error`): x86-64 page tables cannot allow writing or executing
+/// without reading. An instruction fetch counts as a read until the page is there.
 fn allows(flags: VmaFlags, access: FaultAccess) -> bool {
-    if access.write {
-        flags.contains(VmaFlags::WRITE)
-    } else if access.execute {
-        flags.contains(VmaFlags::EXEC)
-    } else {
-        flags.intersects(VmaFlags::ACCESS)
-    }
+    if access.write { flags.contains(VmaFlags::WRITE) } else { flags.intersects(VmaFlags::ACCESS) }
 }
 
 /// Whether the page that a private VMA's entry maps is that VMA's alone, so that
@@ -120,6 +115,8 @@ impl<P: Platform> AddressSpace<'_, P> {
         if !entry.is_empty() {
             return if access.write && !entry.is_writable() {
                 self.fault_read_only(vma, page, seen)
+            } else if access.execute && !flags.contains(VmaFlags::EXEC) {
+                Err(FaultError::AccessDenied)
             } else {
                 // Another CPU was faster, or the TLB was stale.
                 Ok(Outcome::Done)

@@ -95,3 +95,22 @@ fn msync_looks_behind_holes_for_locked_mappings() {
         assert_eq!(sync(), Err(SpaceError::Busy));
     });
 }
+
+#[test]
+fn a_fetch_of_what_is_not_mapped_yet_is_a_read_first() {
+    on_machine(512, |mem| {
+        let process = Process::new(mem);
+        let object = mem.create_object(1, b"file").unwrap();
+        object.set_size(PAGE as u64).unwrap();
+        let addr = map_file(&process, &object, true, SHARED, 0).unwrap();
+        let fetch = |addr| process.fault(addr, Access::Exec);
+        assert_eq!(fetch(addr + PAGE), Err(FaultError::BeyondEnd));
+        assert_eq!(resident(&process, addr, 1), "-");
+        // Only the page that is there says that it is not for execution.
+        assert_eq!(fetch(addr), Ok(()));
+        assert_eq!(resident(&process, addr, 1), "+");
+        assert_eq!(fetch(addr), Err(FaultError::AccessDenied));
+        process.space.mprotect(addr, 3 * PAGE, 0).unwrap();
+        assert_eq!(fetch(addr + PAGE), Err(FaultError::AccessDenied));
+    });
+}

@@ -757,9 +757,8 @@ impl Space {
         }
         let page = self.pages[&at];
         let allowed = match access {
-            Access::Read => page.accessible(),
+            Access::Read | Access::Execute => page.accessible(),
             Access::Write(_) => page.has(VmaFlags::WRITE),
-            Access::Execute => page.has(VmaFlags::EXEC),
         };
         if !allowed {
             return Err(FaultError::AccessDenied);
@@ -767,6 +766,10 @@ impl Space {
         // A private copy does not depend on the object any more.
         if beyond_end(machine, &page) && page.private.is_none() {
             return Err(FaultError::BeyondEnd);
+        }
+        // Only a page that is there can be one that is not for execution.
+        if matches!(access, Access::Execute) && !page.has(VmaFlags::EXEC) {
+            return Err(FaultError::AccessDenied);
         }
         if let Access::Write(value) = access {
             match page.object {
