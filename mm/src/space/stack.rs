@@ -7,6 +7,7 @@
 use super::account::Charge;
 use super::{AddressSpace, FaultError, SpaceError, State};
 use crate::paging::{TableMove, TlbGather};
+use crate::rmap;
 use crate::slab::Ref;
 use crate::vma::{Attributes, STACK_GUARD_GAP, Vma};
 use crate::{PAGE_SHIFT, PAGE_SIZE, PageRange, Platform, TASK_SIZE, VmaFlags, page_align_down, page_align_up};
@@ -103,7 +104,10 @@ impl<P: Platform> AddressSpace<'_, P> {
             // Another thread's fault has grown it meanwhile.
             Some(vma) if vma.start() <= start => Ok(()),
             Some(vma) if vma.flags().contains(VmaFlags::GROWSDOWN) => {
-                self.extend_down(&mut state, vma, start).map_err(|_| FaultError::NotMapped)
+                self.extend_down(&mut state, vma, start).map_err(|error| match error {
+                    SpaceError::OutOfMemory => FaultError::OutOfMemory,
+                    _ => FaultError::NotMapped,
+                })
             }
             _ => Err(FaultError::NotMapped),
         }
@@ -127,6 +131,8 @@ impl<P: Platform> AddressSpace<'_, P> {
         if vma.prev().is_some_and(|prev| prev.end() > start) {
             return Err(SpaceError::NoRoom);
         }
+        // As on Linux even if a limit is in the way: it shows in what merges, and what is charged.
+        rmap::prepare(self.mem, vma)?;
         let pages = (vma.start() - start) >> PAGE_SHIFT;
         let limits = self.limits.get();
         if vma.pgoff() < pages || (vma.end() - start) as u64 > limits.stack {

@@ -6,6 +6,7 @@ use crate::{MappedFile, ObjectRef};
 const POPULATE_READ: usize = 22;
 const MS_INVALIDATE: usize = 2;
 const FIXED_NOREPLACE: usize = 0x10_0000;
+const GROWSDOWN: usize = 0x100;
 
 /// What mincore(2) says: `+` for a page that is resident.
 fn resident(process: &Process<'_>, addr: usize, pages: usize) -> String {
@@ -112,5 +113,24 @@ fn a_fetch_of_what_is_not_mapped_yet_is_a_read_first() {
         assert_eq!(fetch(addr), Err(FaultError::AccessDenied));
         process.space.mprotect(addr, 3 * PAGE, 0).unwrap();
         assert_eq!(fetch(addr + PAGE), Err(FaultError::AccessDenied));
+    });
+}
+
+#[test]
+fn a_stack_that_was_to_grow_stays_charged_when_it_becomes_read_only() {
+    on_machine(512, |mem| {
+        for grows in [false, true] {
+            let process = Process::new(mem);
+            process.mmap(BASE, 8 * PAGE, RW, PRIVATE | ANON | FIXED | GROWSDOWN).unwrap();
+            if grows {
+                // Farther than the limit of stacks allows.
+                let below = BASE - (8 << 20);
+                assert_eq!(process.read(below), Err(FaultError::NotMapped));
+            }
+            process.space.mprotect(BASE, 8 * PAGE, READ).unwrap();
+            let mut charged = None;
+            process.space.for_each_vma(|vma| charged = Some(vma.flags.contains(VmaFlags::ACCOUNT)));
+            assert_eq!(charged, Some(grows));
+        }
     });
 }
