@@ -72,7 +72,7 @@ impl State {
             let start = LOW_WINDOW.0.max(lowest);
             return self.vmas.gap_bottom_up(&GapRequest::new(want.len, start, end)).ok_or(SpaceError::NoRoom);
         }
-        let align = want.anonymous && want.addr == 0 && want.len.is_multiple_of(PMD_SIZE);
+        let align = want.anonymous && hint == 0 && want.len.is_multiple_of(PMD_SIZE);
         if align && let Some(addr) = self.place_aligned(want.len, lowest) {
             return Ok(addr);
         }

@@ -1,7 +1,7 @@
 //! What random sequences showed Linux to do, each in its shortest form.
 
 use super::*;
-use crate::{MappedFile, ObjectRef};
+use crate::{MappedFile, ObjectRef, PMD_SIZE};
 
 const POPULATE_READ: usize = 22;
 const MS_INVALIDATE: usize = 2;
@@ -132,5 +132,16 @@ fn a_stack_that_was_to_grow_stays_charged_when_it_becomes_read_only() {
             process.space.for_each_vma(|vma| charged = Some(vma.flags.contains(VmaFlags::ACCOUNT)));
             assert_eq!(charged, Some(grows));
         }
+    });
+}
+
+#[test]
+fn an_address_in_the_first_page_is_no_hint() {
+    on_machine(512, |mem| {
+        let process = Process::new(mem);
+        process.mmap(0, PAGE, RW, PRIVATE | ANON).unwrap();
+        // Where a large folio can come to back it.
+        let addr = process.mmap(1, PMD_SIZE, READ, PRIVATE | ANON).unwrap();
+        assert!(addr.is_multiple_of(PMD_SIZE));
     });
 }

@@ -204,7 +204,7 @@ impl Space {
         }
         let huge = PMD_SIZE / PAGE;
         if anonymous
-            && addr == 0
+            && addr < PAGE
             && pages.is_multiple_of(huge)
             && let Some(end) = self.highest_gap(areas, pages + huge)
         {
