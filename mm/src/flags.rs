@@ -77,6 +77,40 @@ bitflags! {
     }
 }
 
+impl VmaFlags {
+    /// The two-letter codes of the flags, as `VmFlags` in `/proc/PID/smaps` shows them.
+    pub fn codes(self) -> impl Iterator<Item = &'static str> {
+        const CODES: [(VmaFlags, &str); 25] = [
+            (VmaFlags::READ, "rd"),
+            (VmaFlags::WRITE, "wr"),
+            (VmaFlags::EXEC, "ex"),
+            (VmaFlags::SHARED, "sh"),
+            (VmaFlags::MAY_READ, "mr"),
+            (VmaFlags::MAY_WRITE, "mw"),
+            (VmaFlags::MAY_EXEC, "me"),
+            (VmaFlags::MAY_SHARE, "ms"),
+            (VmaFlags::GROWSDOWN, "gd"),
+            (VmaFlags::PFNMAP, "pf"),
+            (VmaFlags::LOCKED, "lo"),
+            (VmaFlags::SEQ_READ, "sr"),
+            (VmaFlags::RAND_READ, "rr"),
+            (VmaFlags::DONTCOPY, "dc"),
+            (VmaFlags::DONTEXPAND, "de"),
+            (VmaFlags::LOCKONFAULT, "lf"),
+            (VmaFlags::ACCOUNT, "ac"),
+            (VmaFlags::NORESERVE, "nr"),
+            (VmaFlags::WIPEONFORK, "wf"),
+            (VmaFlags::DONTDUMP, "dd"),
+            (VmaFlags::SOFTDIRTY, "sd"),
+            (VmaFlags::HUGEPAGE, "hg"),
+            (VmaFlags::NOHUGEPAGE, "nh"),
+            (VmaFlags::MERGEABLE, "mg"),
+            (VmaFlags::SEALED, "sl"),
+        ];
+        CODES.iter().filter(move |(flag, _)| self.contains(*flag)).map(|(_, code)| *code)
+    }
+}
+
 bitflags! {
     /// `PROT_*`.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]

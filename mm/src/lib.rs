@@ -121,4 +121,5 @@ pub use platform::{CpuSet, MAX_CPUS, PhysAddr, Platform, TlbFlush};
 pub use space::verify_all;
 pub use space::{
     AddressSpace, FaultAccess, FaultError, Limits, MappedFile, MmapRequest, SpaceError, SpaceStats, VmaInfo, VmaKind,
+    VmaPages,
 };

@@ -1,10 +1,11 @@
-//! What `/proc/PID/maps`, `status` and `statm` show.
+//! What `/proc/PID/maps`, `smaps`, `status` and `statm` show.
 
 use super::{AddressSpace, SpaceStats, State};
 use crate::object::ObjectName;
+use crate::paging::{Entry, EntryFlags};
 use crate::slab::Ref;
 use crate::vma::Vma;
-use crate::{PAGE_SHIFT, Platform, VmaFlags};
+use crate::{FrameKind, PAGE_SHIFT, PAGE_SIZE, PageRange, Platform, VmaFlags};
 
 /// What a VMA is for, as far as the address space knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +52,27 @@ impl VmaInfo {
     }
 }
 
+/// What the pages of a VMA amount to, as `/proc/PID/smaps` counts them. In bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct VmaPages {
+    /// Mapped (`Rss`). Like Linux's, this leaves the shared page of zeroes out.
+    pub resident: usize,
+    /// The same, each page divided by the number of its mappings (`Pss`).
+    pub proportional: usize,
+    /// Mapped nowhere else, and not written to through this mapping.
+    pub private_clean: usize,
+    /// Mapped nowhere else, and written to through this mapping.
+    pub private_dirty: usize,
+    /// Mapped elsewhere, too, and not written to through this mapping.
+    pub shared_clean: usize,
+    /// Mapped elsewhere, too, and written to through this mapping.
+    pub shared_dirty: usize,
+    /// Accessed through this mapping (`Referenced`).
+    pub referenced: usize,
+    /// Private pages, which belong to no object (`Anonymous`).
+    pub anonymous: usize,
+}
+
 /// Heap and stack are told by where they are (Linux's `vma_is_initial_heap`
 /// and `vma_is_initial_stack`).
 fn kind_of(state: &State, vma: Ref<Vma>) -> VmaKind {
@@ -81,6 +103,46 @@ impl<P: Platform> AddressSpace<'_, P> {
         for vma in state.vmas.iter() {
             f(&VmaInfo::new(&state, vma));
         }
+    }
+
+    /// Like [`for_each_vma`](Self::for_each_vma), with what is resident of each.
+    pub fn for_each_vma_with_pages(&self, mut f: impl FnMut(&VmaInfo, &VmaPages)) {
+        let state = self.mmap.read();
+        for vma in state.vmas.iter() {
+            f(&VmaInfo::new(&state, vma), &self.pages_in(vma.range()));
+        }
+    }
+
+    /// Counts the pages that are mapped in `range`.
+    fn pages_in(&self, range: PageRange) -> VmaPages {
+        let mut pages = VmaPages::default();
+        self.tables.visit_runs(self.mem, range, |run| {
+            run.slots().for_each(|(_, slot)| self.count_page(slot.get(), &mut pages));
+        });
+        pages
+    }
+
+    fn count_page(&self, entry: Entry, pages: &mut VmaPages) {
+        if !entry.maps_page() || entry.is_special() {
+            return;
+        }
+        let record = self.mem.frame(entry.pfn());
+        let mappings = record.mapcount().max(1) as usize;
+        let flags = entry.flags();
+        pages.resident += PAGE_SIZE;
+        pages.proportional += PAGE_SIZE / mappings;
+        if flags.contains(EntryFlags::ACCESSED) {
+            pages.referenced += PAGE_SIZE;
+        }
+        if record.kind() == FrameKind::Anon {
+            pages.anonymous += PAGE_SIZE;
+        }
+        *match (mappings, flags.contains(EntryFlags::DIRTY)) {
+            (1, false) => &mut pages.private_clean,
+            (1, true) => &mut pages.private_dirty,
+            (_, false) => &mut pages.shared_clean,
+            (_, true) => &mut pages.shared_dirty,
+        } += PAGE_SIZE;
     }
 
     /// Sizes and counts.

@@ -55,7 +55,7 @@ mod tests;
 pub use account::{Limits, SpaceStats};
 pub use error::{FaultError, SpaceError};
 pub use fault::FaultAccess;
-pub use inspect::{VmaInfo, VmaKind};
+pub use inspect::{VmaInfo, VmaKind, VmaPages};
 pub use mmap::{MappedFile, MmapRequest};
 #[cfg(any(test, feature = "sim"))]
 pub use verify::verify_all;

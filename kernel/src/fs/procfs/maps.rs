@@ -1,6 +1,6 @@
-//! `/proc/PID/maps`.
+//! `/proc/PID/maps` and `/proc/PID/smaps`.
 
-use mm::{Errno, VmaFlags, VmaInfo, VmaKind};
+use mm::{Errno, PAGE_SIZE, VmaFlags, VmaInfo, VmaKind, VmaPages};
 
 use crate::fs::inode::FileSystem;
 use crate::fs::page::Text;
@@ -38,6 +38,49 @@ pub fn name_of(vma: &VmaInfo) -> &[u8] {
 /// The inode number of what is mapped; 0 if that is nothing.
 pub fn number_of(vma: &VmaInfo) -> u64 {
     vma.object.as_ref().map_or(0, |(number, _)| *number)
+}
+
+/// Writes a line for each VMA of `space`, and what its pages and flags are.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn write_details(space: &Space, text: &mut Text) -> Result<(), Errno> {
+    let mut result = Ok(());
+    space.for_each_vma_with_pages(|vma, pages| {
+        if result.is_ok() {
+            result = write_line(vma, text).and_then(|()| write_pages(vma, pages, text));
+        }
+    });
+    result
+}
+
+fn write_pages(vma: &VmaInfo, pages: &VmaPages, text: &mut Text) -> Result<(), Errno> {
+    let locked = if vma.flags.contains(VmaFlags::LOCKED) { pages.proportional } else { 0 };
+    let sizes = [
+        ("Size", vma.end - vma.start),
+        ("KernelPageSize", PAGE_SIZE),
+        ("MMUPageSize", PAGE_SIZE),
+        ("Rss", pages.resident),
+        ("Pss", pages.proportional),
+        ("Shared_Clean", pages.shared_clean),
+        ("Shared_Dirty", pages.shared_dirty),
+        ("Private_Clean", pages.private_clean),
+        ("Private_Dirty", pages.private_dirty),
+        ("Referenced", pages.referenced),
+        ("Anonymous", pages.anonymous),
+        ("Locked", locked),
+    ];
+    for (name, bytes) in sizes {
+        let kib = bytes / 1024;
+        // Names and numbers have columns of their own.
+        let width = 23_usize.saturating_sub(name.len());
+        text.put(format_args!("{name}:{kib:width$} kB\n"))?;
+    }
+    text.push(b"VmFlags: ")?;
+    for code in vma.flags.codes() {
+        text.put(format_args!("{code} "))?;
+    }
+    text.push(b"\n")
 }
 
 /// `r`, `w`, `x` and `p` (private) or `s` (shared).

@@ -35,6 +35,8 @@ pub enum ProcessFile {
     Maps,
     /// `mem`
     Mem,
+    /// `smaps`
+    MapDetails,
     /// `mountinfo`
     MountInfo,
     /// `mounts`
@@ -142,6 +144,7 @@ pub fn text(pid: u32, tid: u32, file: ProcessFile) -> Result<Text, Errno> {
         (ProcessFile::Environment, Some(space)) => copy(space, image.env, text),
         (ProcessFile::Auxv, Some(space)) => copy(space, image.auxv, text),
         (ProcessFile::Maps, Some(space)) => maps::write(space, text),
+        (ProcessFile::MapDetails, Some(space)) => maps::write_details(space, text),
         (ProcessFile::Comm, _) => {
             put_name(&process, thread(&process, tid)?.as_deref(), text)?;
             text.push(b"\n")
