@@ -286,12 +286,12 @@ pub(crate) fn drop_chain(lock: &RootLock, arenas: &Arenas, vma: Ref<Vma>) {
 
 /// The chain of `from` becomes that of `to`, which has none. `to` has its final
 /// bounds already.
-pub(crate) fn adopt_chain(lock: &RootLock, from: Ref<Vma>, to: Ref<Vma>) {
+pub(crate) fn adopt_chain(_: &RootLock, from: Ref<Vma>, to: Ref<Vma>) {
     debug_assert!(to.anon_vma().is_none());
     to.set_chain(from.chain());
     for (avc, anon_vma) in chain(from) {
-        anon_vma.tree.remove(avc, None);
-        put_in_tree(lock, avc, to, anon_vma);
+        avc.vma.set(Some(to));
+        interval::update(&anon_vma, avc);
     }
     to.set_anon_vma(from.anon_vma());
     from.set_anon_vma(None);

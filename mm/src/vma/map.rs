@@ -145,6 +145,27 @@ impl MapPlan<'_> {
         }
     }
 
+    /// Maps the range by a new VMA that takes the chain of the one that it is
+    /// copied from: for one of which all pages move, but that stays, and where the
+    /// new one merges with no other. Draws a VMA. The caller holds the lock as for
+    /// [`commit_whole`](Self::commit_whole).
+    pub(crate) fn commit_successor<P: Platform>(
+        &self,
+        tree: &mut VmaTree,
+        memory: &Memory<P>,
+        spares: &mut Spares,
+        source: Ref<Vma>,
+        lock: Option<&RootLock>,
+    ) {
+        debug_assert!(self.moves_whole(source));
+        let new = self.new;
+        let vma = create(memory, spares, new.range, new.pgoff, &new.attributes, new.space);
+        tree.insert_between(self.prev, self.next, vma);
+        if let Some(lock) = lock {
+            rmap::adopt_chain(lock, source, vma);
+        }
+    }
+
     /// Whether the range does not become part of a neighbour, or only of `source`
     /// itself.
     pub(crate) fn moves_whole(&self, source: Ref<Vma>) -> bool {

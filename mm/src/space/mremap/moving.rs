@@ -49,10 +49,16 @@ impl<P: Platform> AddressSpace<'_, P> {
         let new = self.new_mapping(vma, &mv);
         let plan = state.vmas.plan_map_before(&new, target.next);
         let undisturbed = target.pages == 0 && mv.tail.is_none();
-        if undisturbed && !mv.keep_source && vma.range() == mv.source && plan.moves_whole(vma) {
+        let whole = undisturbed && vma.range() == mv.source && plan.moves_whole(vma);
+        if whole && !mv.keep_source {
             self.tables.move_prepare(self.mem, &tables)?;
             charge.keep();
             self.move_whole(state, vma, &mv, &plan, &tables);
+        } else if whole && !flags.intersects(VmaFlags::LOCKED_MASK) {
+            let mut spares = Spares::reserve(self.mem, Needs::map(None))?;
+            self.tables.move_prepare(self.mem, &tables)?;
+            charge.keep();
+            self.move_all_pages(state, vma, &plan, &tables, &mut spares);
         } else {
             let room = target.needs + tail.map_or(Needs::NONE, |tail| tail.needs);
             let own = match mv.keep_source {
@@ -134,6 +140,30 @@ impl<P: Platform> AddressSpace<'_, P> {
         state.totals.lock(flags, grown);
         let mut gather = TlbGather::new(self.mem, &self.tables);
         self.tables.free_tables(self.mem, mv.source, floor, ceiling, &mut gather);
+    }
+
+    /// Moves all pages of a VMA, which stays, to a new one where there is room.
+    fn move_all_pages(
+        &self,
+        state: &mut State,
+        vma: Ref<Vma>,
+        plan: &MapPlan<'_>,
+        tables: &TableMove,
+        spares: &mut Spares<'_>,
+    ) {
+        let anon_vma = vma.anon_vma();
+        {
+            // A walker must find each page at one of its two addresses.
+            let root = anon_vma.map(AnonVma::root);
+            let walkers_out = root.as_ref().map(|root| root.lock());
+            plan.commit_successor(&mut state.vmas, self.mem, spares, vma, walkers_out.as_ref());
+            self.tables.move_commit(self.mem, tables);
+        }
+        if anon_vma.is_some() && vma.object().is_none() {
+            // As if it had never been written to.
+            state.vmas.rebase(vma, vma.start() >> PAGE_SHIFT);
+        }
+        state.totals.add(vma.flags(), vma.pages());
     }
 
     /// Moves VMA and pages, into room that has been made.
