@@ -29,7 +29,7 @@ use core::sync::atomic::Ordering;
 
 use super::free::span_ceiling;
 use super::table::{Child, Level, Table};
-use super::walk::{Found, Place};
+use super::walk::{Found, FoundPte, Place};
 use super::{Entry, PageTables};
 use crate::{Memory, OutOfMemory, PageRange, Platform};
 
@@ -185,7 +185,19 @@ impl PageTables {
     }
 
     /// Finds the largest unit in which what is at `addr` moves.
+    #[inline(always)]
     fn next_step<'m, P: Platform>(&self, mem: &'m Memory<P>, mv: &TableMove, addr: usize) -> Step<'m> {
+        if mv.highest > Level::Pte {
+            return self.next_large_step(mem, mv, addr);
+        }
+        match self.find_pte(mem, addr) {
+            FoundPte::Hole(table) => Step::Skip(table.level().next(addr)),
+            FoundPte::Huge(_) => Step::Split,
+            FoundPte::Table(Place { table, .. }) => Step::Run { table, end: run_end(mv, addr, table) },
+        }
+    }
+
+    fn next_large_step<'m, P: Platform>(&self, mem: &'m Memory<P>, mv: &TableMove, addr: usize) -> Step<'m> {
         let mut table = self.top(mem);
         loop {
             self.count_visited(1);
