@@ -3,6 +3,7 @@
 #   make run      run a program on the kernel in QEMU; a guided tour without PROG
 #   make test     run all tests; the last line has the totals
 #   make bench    compare the speed with that of Linux
+#   make mutants  see that the tests notice when mm is broken
 #   make lint     check formatting, clippy's and rustdoc's warnings
 #   make doc      build the documentation
 #   make setup    find or install the toolchain, QEMU and firmware
@@ -70,7 +71,7 @@ guest_cargo = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$(1)" cargo build
 
 RUNNER = $(GUESTS)/runner --boot $(BOOT) --images $(IMAGES) --guests $(GUESTS) --build build --scripts tests/scripts
 
-.PHONY: help setup run test bench lint doc kernel boot image guests fixed-guests c-guests selftests clean
+.PHONY: help setup run test mutants bench lint doc kernel boot image guests fixed-guests c-guests selftests clean
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -139,8 +140,12 @@ test: image guests fixed-guests c-guests selftests
 	@scripts/totals.sh \
 		"$(call cargo,test,-q -p mm)" \
 		"$(UNSTABLE) $(call cargo,test,-q -p boot)" \
-		"$(call cargo,test,-q -p tests --lib --bin runner)" \
+		"$(call cargo,test,-q -p tests --lib --bin runner --bin mutants)" \
 		"$(RUNNER) test $(value ARGS)"
+
+# Breaks mm in one place after the other. Takes half an hour.
+mutants:
+	@$(call cargo,run,-q -p tests --bin mutants) -- $(value ARGS)
 
 bench: image guests
 	@$(RUNNER) bench $(value ARGS)

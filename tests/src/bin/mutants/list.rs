@@ -1,0 +1,230 @@
+//! The mutations.
+
+/// One way to break the sources.
+pub struct Mutation {
+    /// What is wrong afterwards.
+    pub what: &'static str,
+    /// The file, from the root of the sources.
+    pub file: &'static str,
+    /// A text that occurs there once,
+    pub find: &'static str,
+    /// and what is put in its place.
+    pub replace: &'static str,
+}
+
+const fn mutation(what: &'static str, file: &'static str, find: &'static str, replace: &'static str) -> Mutation {
+    Mutation { what, file, find, replace }
+}
+
+/// All of them, by what they break.
+pub const MUTATIONS: &[Mutation] = &[
+    // ---- flushes that are left out ----
+    mutation(
+        "munmap: no TLB flush before frames are released",
+        "mm/src/paging/gather.rs",
+        "self.tables.flush(self.mem, self.start, self.end);",
+        "",
+    ),
+    mutation(
+        "mprotect: no TLB flush where access is taken away",
+        "mm/src/space/mprotect.rs",
+        "            if stale {",
+        "            if false && stale {",
+    ),
+    mutation(
+        "mprotect: no TLB flush where writing is taken away",
+        "mm/src/space/mprotect.rs",
+        "(old.is_writable() && !new.contains(EntryFlags::WRITE))",
+        "false",
+    ),
+    mutation(
+        "fork: no TLB flush of pages that are write-protected",
+        "mm/src/space/fork.rs",
+        "if shared.protected {",
+        "if false && shared.protected {",
+    ),
+    mutation(
+        "copy on write: no TLB flush of the page that is replaced",
+        "mm/src/space/fault.rs",
+        "        gather.changed(page);\n",
+        "",
+    ),
+    mutation(
+        "move: no TLB flush of moved PTEs",
+        "mm/src/paging/moves.rs",
+        "if Entry(all).is_present() {",
+        "if false {",
+    ),
+    mutation("move: no TLB flush of moved tables", "mm/src/paging/moves.rs", "if moved {", "if false && moved {"),
+    mutation(
+        "flush: the last page of the range is left out",
+        "mm/src/paging/mod.rs",
+        "TlbFlush { root: self.root(), start, end, full }",
+        "TlbFlush { root: self.root(), start, end: end - PAGE_SIZE, full }",
+    ),
+    // ---- locks ----
+    mutation(
+        "locks: two page tables in descending order",
+        "mm/src/paging/table.rs",
+        "if self.addr <= other.addr { (self, other)",
+        "if self.addr >= other.addr { (self, other)",
+    ),
+    mutation(
+        "locks: a VMA's prepare lock under the lock of its root",
+        "mm/src/rmap/chain.rs",
+        "            let lock = root.lock();\n            vma.set_chain(None);",
+        "            drop(once);\n            let lock = root.lock();\n            let _once = vma.prepare_lock();\n            vma.set_chain(None);",
+    ),
+    // ---- page offsets ----
+    mutation(
+        "page offset: the upper part of a split is off by one",
+        "mm/src/vma/modify.rs",
+        "create(memory, spares, rest, vma.index_of(addr),",
+        "create(memory, spares, rest, vma.index_of(addr) + 1,",
+    ),
+    mutation(
+        "page offset: written memory follows its address when it moves",
+        "mm/src/space/mremap/moving.rs",
+        "let unfaulted = vma.anon_vma().is_none() && attributes.object.is_none();",
+        "let unfaulted = attributes.object.is_none();",
+    ),
+    mutation(
+        "page offset: the frame's index is not set",
+        "mm/src/space/fault.rs",
+        "        record.set_index(vma.index_of(page));\n",
+        "",
+    ),
+    mutation(
+        "merging: neighbours need not continue each other's page offset",
+        "mm/src/vma/merge.rs",
+        "&& self.pgoff.wrapping_add(self.range.pages()) == next.pgoff()",
+        "",
+    ),
+    // ---- rollback and prepare ----
+    mutation(
+        "rollback: a move that fails keeps its new tables",
+        "mm/src/paging/moves.rs",
+        "            self.move_abort(mem, mv);\n",
+        "",
+    ),
+    mutation(
+        "rollback: a charge that is not kept is not given back",
+        "mm/src/space/account.rs",
+        "        self.mem.uncharge_commit(self.pages);\n",
+        "",
+    ),
+    mutation(
+        "rollback: the link for a first anon_vma is lost when there is no anon_vma",
+        "mm/src/rmap/chain.rs",
+        "                arenas.avcs.free(avc);\n                return Err(error);",
+        "                return Err(error);",
+    ),
+    mutation(
+        "prepare: a move unmaps its target before it has its tables",
+        "mm/src/space/mremap/moving.rs",
+        "            let mut spares = Spares::reserve(self.mem, room + own)?;\n            self.tables.move_prepare(self.mem, &tables)?;\n            charge.keep();\n            if target.pages != 0 {\n                self.unmap_commit(state, mv.target, Tables::Keep, &mut spares);\n            }",
+        "            let mut spares = Spares::reserve(self.mem, room + own)?;\n            if target.pages != 0 {\n                self.unmap_commit(state, mv.target, Tables::Keep, &mut spares);\n            }\n            self.tables.move_prepare(self.mem, &tables)?;\n            charge.keep();",
+    ),
+    mutation(
+        "prepare: a split reserves no chain links",
+        "mm/src/vma/spares.rs",
+        "Needs { vmas: 1, avcs: vma.chain_len(), anon_vmas: 0 }",
+        "Needs { vmas: 1, avcs: 0, anon_vmas: 0 }",
+    ),
+    // ---- page tables ----
+    mutation(
+        "tables: a whole table moves though its span reaches beyond the room below",
+        "mm/src/paging/moves.rs",
+        "self.old_room.0 <= first && next",
+        "next",
+    ),
+    mutation(
+        "tables: one is freed though a mapping above still needs it",
+        "mm/src/paging/free.rs",
+        "let inside = bounds.floor <= first && next <= bounds.ceiling;",
+        "let inside = bounds.floor <= first;",
+    ),
+    mutation(
+        "tables: those of the tail of a shrinking move stay",
+        "mm/src/space/mremap/moving.rs",
+        "        if let Some(tail) = mv.tail {\n            self.free_kept_tables(state, tail);\n        }\n",
+        "",
+    ),
+    mutation(
+        "tables: PUD entries are exchanged with tables left behind",
+        "mm/src/paging/moves.rs",
+        "        if level < Level::Pud {\n            return true;\n        }",
+        "        if level <= Level::Pud {\n            return true;\n        }",
+    ),
+    // ---- copy on write ----
+    mutation(
+        "copy on write: a page with two mappings is taken for exclusive",
+        "mm/src/space/fault.rs",
+        "record.mapcount() == 1 && record.refcount() == 1",
+        "record.refcount() <= 2",
+    ),
+    mutation(
+        "fork: the child may write to what it shares",
+        "mm/src/space/fork.rs",
+        "copy.set(entry.without(EntryFlags::WRITE | EntryFlags::ACCESSED));",
+        "copy.set(entry.without(EntryFlags::ACCESSED).with(EntryFlags::WRITE));",
+    ),
+    mutation("fork: a shared frame gets no reference", "mm/src/space/fork.rs", "            record.get();\n", ""),
+    // ---- merging and reverse mapping ----
+    mutation(
+        "merging: a forked child's memory takes in fresh memory",
+        "mm/src/vma/merge.rs",
+        "(Some(_), None) => vma.has_short_chain(),",
+        "(Some(_), None) => true,",
+    ),
+    mutation(
+        "merging: two anon_vmas become one",
+        "mm/src/vma/merge.rs",
+        "(Some(one), Some(two)) => one == two,",
+        "(Some(_), Some(_)) => true,",
+    ),
+    mutation(
+        "merging: DONTUNMAP merges with its own source",
+        "mm/src/vma/map.rs",
+        "new.merge != MergeWith::NotSource || new.copied_from != Some(*vma)",
+        "true",
+    ),
+    mutation(
+        "reverse mapping: what shrinks keeps its place in the interval tree",
+        "mm/src/rmap/interval.rs",
+        "        avc.last.store(vma.pgoff() + (vma.pages() - 1), Ordering::Relaxed);\n        anon_vma.tree.refresh(avc);",
+        "",
+    ),
+    // ---- room ----
+    mutation(
+        "gaps: the largest gap of a subtree is not kept up to date",
+        "mm/src/vma/tree.rs",
+        "            vma.gap.store(gap, Ordering::Relaxed);\n            self.tree.refresh(vma);",
+        "            vma.gap.store(gap, Ordering::Relaxed);",
+    ),
+    mutation(
+        "gaps: a gap that is exactly large enough is refused",
+        "mm/src/vma/gap.rs",
+        "        let addr = end - self.len;",
+        "        if end - start == needed {\n            return None;\n        }\n        let addr = end - self.len;",
+    ),
+    // ---- books ----
+    mutation(
+        "books: what moves stays charged twice",
+        "mm/src/space/mremap/moving.rs",
+        "                self.mem.recharge_commit(mv.source.pages());",
+        "                self.mem.recharge_commit(2 * mv.source.pages());",
+    ),
+    mutation(
+        "books: DONTUNMAP leaves the source counted as locked",
+        "mm/src/space/mremap/moving.rs",
+        "            state.totals.unlock(old, source.pages());\n",
+        "",
+    ),
+    mutation(
+        "limits: one mapping too many",
+        "mm/src/space/munmap.rs",
+        "state.vmas.len() >= self.mem.sysctl().max_map_count()",
+        "state.vmas.len() > self.mem.sysctl().max_map_count()",
+    ),
+];

@@ -1,0 +1,170 @@
+//! Breaks `mm` in one place after the other, and sees that its tests notice.
+//!
+//! What is broken is listed in `list.rs`, by hand: a flush left out, a lock out
+//! of order, a page off by one, a step of a rollback gone, and more of that kind.
+//! Each mutation is made to a copy of the sources, built, and tested with
+//! `cargo test -p mm`. One that fails a test, or hangs, is caught; the names
+//! of the tests are printed. One that survives is a hole in the tests, and an error.
+
+mod list;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+
+use list::{MUTATIONS, Mutation};
+
+/// Seconds that the tests may take; enough for ten times what they do.
+const TIME_LIMIT: &str = "600";
+/// What `timeout` exits with when time is over.
+const TIMED_OUT: i32 = 124;
+/// What `cargo test` exits with when tests failed, and not the build.
+const TESTS_FAILED: i32 = 101;
+
+#[derive(Parser, Debug)]
+#[command(version, about = "Sees that the tests of mm notice when it is broken")]
+struct Cli {
+    /// The root of the sources
+    #[arg(long, default_value = ".")]
+    source: PathBuf,
+    /// Where the copy is made and built
+    #[arg(long, default_value = "build/mutants")]
+    work: PathBuf,
+    /// Only mutations in whose description this occurs
+    filter: Option<String>,
+}
+
+fn main() -> Result<ExitCode> {
+    let cli = Cli::parse();
+    let tree = cli.work.join("source");
+    if tree.exists() {
+        fs::remove_dir_all(&tree)?;
+    }
+    fs::create_dir_all(&tree)?;
+    for part in ["Cargo.toml", "Cargo.lock", "mm", "kernel", "boot", "tests"] {
+        copy(&cli.source.join(part), &tree.join(part)).with_context(|| format!("cannot copy {part}"))?;
+    }
+    let target = std::path::absolute(cli.work.join("target"))?;
+    let tester = Tester { tree, target };
+
+    ensure!(tester.test(&["--no-run"])?.status.success(), "the sources do not build as they are");
+    ensure!(tester.test(&[])?.status.success(), "the tests fail with the sources as they are");
+
+    let chosen = |mutation: &&Mutation| cli.filter.as_ref().is_none_or(|word| mutation.what.contains(word.as_str()));
+    let (mut caught, mut survivors) = (0, Vec::new());
+    for mutation in MUTATIONS.iter().filter(chosen) {
+        let start = Instant::now();
+        let fate = tester.try_out(mutation)?;
+        let seconds = start.elapsed().as_secs();
+        match &fate {
+            Some(by) => {
+                caught += 1;
+                println!("caught    {}  {seconds} s\n          by {by}", mutation.what);
+            }
+            None => {
+                survivors.push(mutation.what);
+                println!("SURVIVED  {}  {seconds} s", mutation.what);
+            }
+        }
+    }
+    println!("\n{caught} mutations caught, {} survived", survivors.len());
+    Ok(if survivors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A copy of the sources, and where it is built.
+struct Tester {
+    tree: PathBuf,
+    target: PathBuf,
+}
+
+impl Tester {
+    fn test(&self, args: &[&str]) -> Result<Output> {
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=5", TIME_LIMIT, "cargo", "test", "-p", "mm", "--lib"]).args(args);
+        command.arg("--target-dir").arg(&self.target).current_dir(&self.tree);
+        command.env("RUST_BACKTRACE", "0").output().context("cannot run cargo")
+    }
+
+    /// Which tests notice the mutation; `None` if none does.
+    fn try_out(&self, mutation: &Mutation) -> Result<Option<String>> {
+        let path = self.tree.join(mutation.file);
+        let original = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        fs::write(&path, mutation.apply(&original)?)?;
+        let built = self.test(&["--no-run"])?;
+        // The random operations take longest, and find it last.
+        let quick = ["--", "--skip", "property"];
+        let runs = if built.status.success() { vec![self.test(&quick)?] } else { Vec::new() };
+        let fate = match runs.first() {
+            Some(run) if run.status.success() => Some(self.test(&["property"])?),
+            _ => runs.into_iter().next(),
+        };
+        fs::write(&path, original)?;
+        let Some(run) = fate else {
+            bail!("does not build: {}\n{}", mutation.what, String::from_utf8_lossy(&built.stderr));
+        };
+        Ok(match run.status.code() {
+            Some(0) => None,
+            Some(TIMED_OUT) => Some("hanging".into()),
+            Some(TESTS_FAILED) => Some(failures(&String::from_utf8_lossy(&run.stdout))),
+            other => Some(format!("ending with {other:?}")),
+        })
+    }
+}
+
+/// The names of the tests that failed, or of the first of them.
+fn failures(output: &str) -> String {
+    let failed: Vec<_> =
+        output.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED")).collect();
+    match failed[..] {
+        [] => "a test that ended all of them".into(),
+        [one] => one.into(),
+        [first, ..] => format!("{first} and {} more", failed.len() - 1),
+    }
+}
+
+/// Copies a file, or a directory with all that is in it.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if from.is_dir() {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let name = entry?.file_name();
+            copy(&from.join(&name), &to.join(&name))?;
+        }
+    } else {
+        fs::copy(from, to)?;
+    }
+    Ok(())
+}
+
+impl Mutation {
+    /// The text of the file with the mutation made.
+    fn apply(&self, text: &str) -> Result<String> {
+        let count = text.matches(self.find).count();
+        ensure!(count == 1, "{}: `{}` occurs {count} times in {}", self.what, self.find, self.file);
+        ensure!(self.find != self.replace, "{}: changes nothing", self.what);
+        Ok(text.replacen(self.find, self.replace, 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mutation_applies_to_the_sources() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for mutation in MUTATIONS {
+            let text = fs::read_to_string(root.join(mutation.file)).unwrap();
+            mutation.apply(&text).unwrap();
+        }
+    }
+
+    #[test]
+    fn there_are_at_least_twenty_five() {
+        assert!(MUTATIONS.len() >= 25);
+    }
+}
