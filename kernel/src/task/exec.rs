@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::Errno;
 
-use super::exit::{must_exit, release_user_memory};
+use super::exit::{let_go, must_exit, release_user_memory};
 use super::limits::{Limits, Resource};
 use super::process::{Image, Parts, Process, Space};
 use super::signal::{Handlers, SigSet, Signal, send};
@@ -166,7 +166,7 @@ pub fn exec(
     release_user_memory(&thread);
     sched::enter_space(ready.space.clone());
     // SAFETY: the process has no other thread (`be_alone`).
-    drop(unsafe { process.set_space(Some(ready.space)) });
+    let_go(unsafe { process.set_space(Some(ready.space)) });
     process.release();
     files.close_for_exec();
     drop(process.replace_files(Some(files)));

@@ -4,12 +4,12 @@
 //! and only its entry in the table is left, a zombie, until the parent has
 //! learnt the status ([`super::reap`]).
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use alloc::sync::Arc;
 
 use super::futex;
-use super::process::{ExitStatus, Process, State, Usage};
+use super::process::{ExitStatus, Process, Space, State, Usage};
 use super::sched;
 use super::signal::action::{SA_NOCLDSTOP, SA_NOCLDWAIT, SIG_IGN};
 use super::signal::info::{CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SI_USER};
@@ -93,6 +93,28 @@ pub(super) fn release_user_memory(thread: &Thread) {
     }
 }
 
+/// Whether each address space is verified before a process lets go of it.
+static VERIFY: AtomicBool = AtomicBool::new(false);
+
+/// From now on each address space is verified before a process lets go of it, at
+/// exec and exit. That takes as long as it has pages, and is for tests.
+pub(super) fn verify_spaces() {
+    VERIFY.store(true, Ordering::Relaxed);
+}
+
+/// Drops a process's reference to an address space, which may be the last.
+///
+/// # Panics
+///
+/// If address spaces are to be verified, and something does not hold in this one.
+pub(super) fn let_go(space: Option<Arc<Space>>) {
+    if let Some(space) = &space
+        && VERIFY.load(Ordering::Relaxed)
+    {
+        space.verify();
+    }
+}
+
 /// Gives back what the process holds: memory, files, children.
 ///
 /// # Safety
@@ -108,7 +130,7 @@ unsafe fn release_resources(process: &Arc<Process>) {
         usage.max_rss = usage.max_rss.max(peak as u64);
     }
     sched::leave_space();
-    drop(space);
+    let_go(space);
     process.release();
     drop(process.replace_files(None));
     drop(process.set_context(None));

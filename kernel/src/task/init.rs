@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use mm::Errno;
 
-use super::{exec, sched};
+use super::{exec, exit, sched};
 use crate::drivers::{debug_exit, fw_cfg};
 use crate::elf::stack::Strings;
 use crate::error;
@@ -57,11 +57,13 @@ fn start() -> Result<bool, Errno> {
 /// Does what the kernel's options say; there is a space between each two.
 ///
 /// `norandom`: no address is chosen at random, as with `kernel.randomize_va_space` 0.
+/// `verify`: each address space is checked before a process lets go of it.
 fn apply_options(options: &[u8]) {
     for option in options.split(|&byte| byte == b' ') {
         match option {
             b"" => {}
             b"norandom" => memory().sysctl().set_randomize_va_space(0),
+            b"verify" => exit::verify_spaces(),
             unknown => error!("unknown option {}", unknown.escape_ascii()),
         }
     }

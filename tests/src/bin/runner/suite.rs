@@ -102,7 +102,7 @@ impl Program {
         let mut command = Command::new(&places.boot);
         command.arg("run").arg("--images").arg(&places.images);
         command.args(["--firmware", machine.firmware, "--smp", &machine.cpus.to_string()]);
-        command.args(["--timeout", &self.seconds.to_string(), "--stdin"]);
+        command.args(["--timeout", &self.seconds.to_string(), "--option", "verify", "--stdin"]);
         match &self.stdin {
             Some(file) => command.arg(file),
             None => command.arg("null"),
