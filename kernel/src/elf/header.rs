@@ -1,5 +1,8 @@
-//! The ELF header and the program headers, checked as strictly as Linux does,
-//! and a little more.
+//! The ELF header and the program headers.
+//!
+//! [`parse`] refuses what Linux's `execve` refuses with an error. What the segments
+//! say is looked at when the program is loaded ([`Segment::check`]), which on Linux
+//! is when the old program is gone.
 
 use alloc::vec::Vec;
 use mm::{Errno, TASK_SIZE, page_align_down, page_align_up};
@@ -24,7 +27,7 @@ const PT_GNU_STACK: u32 = 0x6474_e551;
 /// Longest path of an interpreter.
 const PATH_MAX: u64 = 4096;
 
-/// A segment that is mapped.
+/// A segment that is mapped, as the file has it.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
     /// Where it wants to be (before relocation), in bytes.
@@ -46,6 +49,20 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// Checks that it is in user space (before relocation) and has room for its
+    /// contents. What other functions here compute cannot overflow then.
+    ///
+    /// # Errors
+    /// `EINVAL`.
+    pub fn check(&self) -> Result<(), Errno> {
+        let end = self.address.checked_add(self.memory_size).ok_or(Errno::EINVAL)?;
+        if self.address < TASK_SIZE && end <= TASK_SIZE && self.file_size <= self.memory_size {
+            Ok(())
+        } else {
+            Err(Errno::EINVAL)
+        }
+    }
+
     /// First byte of its first page.
     pub fn page_start(&self) -> usize {
         page_align_down(self.address)
@@ -64,10 +81,10 @@ pub struct Program {
     pub relocatable: bool,
     /// Address of the first instruction (before relocation).
     pub entry: usize,
-    /// The segments, in ascending order, not overlapping, in user space.
+    /// The segments, in the order of the file and not checked.
     pub segments: Vec<Segment>,
-    /// Address of the program headers in memory (before relocation), if mapped.
-    pub headers: Option<usize>,
+    /// Address of the program headers in memory (before relocation); 0 if no segment has them.
+    pub headers: usize,
     /// How many program headers there are.
     pub header_count: usize,
     /// The stack is to be executable.
@@ -81,8 +98,6 @@ pub struct Program {
 pub trait Source {
     /// Reads bytes at `offset`; returns how many there were.
     fn read(&self, offset: u64, buffer: &mut [u8]) -> usize;
-    /// Bytes of the file.
-    fn size(&self) -> u64;
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
@@ -107,17 +122,15 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 ///
 /// # Errors
 /// `ENOEXEC`: not an ELF file for this machine, or a malformed one, such as one
-/// that ends before its headers do. `EINVAL`: a segment outside of user space,
-/// or with more contents than room. `ENOMEM`.
+/// that ends before its headers do. `ENOMEM`.
 pub fn parse(file: &impl Source) -> Result<Program, Errno> {
     let mut header = [0; HEADER_SIZE];
     if file.read(0, &mut header) < HEADER_SIZE {
         return Err(Errno::ENOEXEC);
     }
     let kind = u16_at(&header, 16);
+    // The machine tells class and byte order: Linux does not look at those.
     let is_program = header[..4] == *b"\x7fELF"
-        && header[4] == 2 // 64 bits
-        && header[5] == 1 // little endian
         && matches!(kind, TYPE_EXECUTABLE | TYPE_SHARED)
         && u16_at(&header, 18) == MACHINE_X86_64
         && usize::from(u16_at(&header, 54)) == PROGRAM_HEADER_SIZE;
@@ -138,14 +151,14 @@ pub fn parse(file: &impl Source) -> Result<Program, Errno> {
         relocatable: kind == TYPE_SHARED,
         entry: u64_at(&header, 24) as usize,
         segments: Vec::new(),
-        headers: None,
+        headers: 0,
         header_count: count,
         executable_stack: false,
         interpreter: None,
     };
     for entry in table.chunks_exact(PROGRAM_HEADER_SIZE) {
         match u32_at(entry, 0) {
-            PT_LOAD => add_segment(&mut program, entry, file.size(), table_at)?,
+            PT_LOAD => add_segment(&mut program, entry, table_at)?,
             PT_INTERP if program.interpreter.is_none() => {
                 let (offset, size) = (u64_at(entry, 8), u64_at(entry, 32));
                 if !(2..=PATH_MAX).contains(&size) {
@@ -157,34 +170,21 @@ pub fn parse(file: &impl Source) -> Result<Program, Errno> {
             _ => {}
         }
     }
-    if program.segments.is_empty() {
-        return Err(Errno::ENOEXEC);
-    }
     Ok(program)
 }
 
-/// Checks one `PT_LOAD` header and adds what it describes.
-fn add_segment(program: &mut Program, entry: &[u8], file_size: u64, table_at: u64) -> Result<(), Errno> {
+/// Adds what one `PT_LOAD` header describes.
+fn add_segment(program: &mut Program, entry: &[u8], table_at: u64) -> Result<(), Errno> {
     let flags = u32_at(entry, 4);
     let (offset, address) = (u64_at(entry, 8), u64_at(entry, 16));
-    let (in_file, in_memory) = (u64_at(entry, 32), u64_at(entry, 40));
+    let in_file = u64_at(entry, 32);
     let align = u64_at(entry, 48) as usize;
-    let file_end = offset.checked_add(in_file).ok_or(Errno::ENOEXEC)?;
-    let end = address.checked_add(in_memory).ok_or(Errno::EINVAL)?;
-    if in_file > in_memory || end > TASK_SIZE as u64 {
-        return Err(Errno::EINVAL);
-    }
-    if in_memory == 0 {
-        return Ok(());
-    }
-    // What is mapped from the file must be congruent with where it goes, and
-    // must be there: a truncated program is refused, not killed later.
-    if (address ^ offset) & 0xfff != 0 || file_end > file_size {
-        return Err(Errno::ENOEXEC);
+    if table_at.checked_sub(offset).is_some_and(|at| at < in_file) {
+        program.headers = address.wrapping_add(table_at - offset) as usize;
     }
     let segment = Segment {
         address: address as usize,
-        memory_size: in_memory as usize,
+        memory_size: u64_at(entry, 40) as usize,
         offset: offset as usize,
         file_size: in_file as usize,
         read: flags & 4 != 0,
@@ -192,13 +192,5 @@ fn add_segment(program: &mut Program, entry: &[u8], file_size: u64, table_at: u6
         execute: flags & 1 != 0,
         align: if align.is_power_of_two() { align } else { 0 },
     };
-    if let Some(previous) = program.segments.last()
-        && segment.page_start() < previous.page_end()
-    {
-        return Err(Errno::ENOEXEC);
-    }
-    if program.headers.is_none() && (offset..file_end).contains(&table_at) {
-        program.headers = Some((address + (table_at - offset)) as usize);
-    }
     try_push(&mut program.segments, segment)
 }

@@ -1,8 +1,9 @@
 //! Executing programs: `execve`, and how the first process begins.
 //!
-//! The new address space is filled while the old one is still in use; whatever
-//! goes wrong until then is an error the caller gets. From the moment the
-//! other threads are told to go there is no way back.
+//! The new address space is filled while the old one is still in use. Of what goes
+//! wrong then, what Linux finds out in time is an error the caller gets; what Linux
+//! finds out when the old program is gone kills the process here too. From the moment
+//! the other threads are told to go there is no way back.
 
 use core::sync::atomic::Ordering;
 
@@ -43,6 +44,21 @@ struct Ready {
     name: Vec<u8>,
 }
 
+/// Why a program does not run.
+#[derive(Clone, Copy, Debug)]
+pub enum Failure {
+    /// `execve` returns this error.
+    Refused(Errno),
+    /// It cannot be loaded, and whoever executes it is killed by `SIGSEGV`.
+    Fatal,
+}
+
+impl From<Errno> for Failure {
+    fn from(error: Errno) -> Failure {
+        Failure::Refused(error)
+    }
+}
+
 /// What the first line of a script says.
 struct Script {
     interpreter: Vec<u8>,
@@ -78,7 +94,7 @@ fn prepare(
     env: Strings<'_>,
     limits: &Limits,
     directory: &Arc<Dentry>,
-) -> Result<Ready, Errno> {
+) -> Result<Ready, Failure> {
     let name = try_to_vec(base_name(path))?;
     // Arguments that take the place of the first `skip` given ones.
     let mut before: Vec<Vec<u8>> = Vec::new();
@@ -90,7 +106,7 @@ fn prepare(
         let len = object.read(0, &mut start);
         let Some(script) = Script::parse(&start[..len])? else { break };
         if depth == SCRIPT_DEPTH {
-            return Err(Errno::ELOOP);
+            return Err(Errno::ELOOP.into());
         }
         file = fs::open_exec(directory, &script.interpreter)?;
         object = file.object().ok_or(Errno::EACCES)?;
@@ -114,25 +130,34 @@ fn prepare(
     }
 
     let program = parse(&object)?;
-    let space = Space::new(memory(), limits.memory())?;
+    let space = Space::new(memory(), limits.memory()).map_err(Errno::from)?;
     let mut stack = StackBuilder::new(&space, limits.get(Resource::Stack).soft, program.executable_stack)?;
     stack.push_strings(path, args, env, &before_slices, skip)?;
     stack.settle()?;
-    let loaded = load(&space, &program, &object, false)?;
     let interpreter = match program.interpreter {
         None => None,
         Some((offset, size)) => {
             let mut path = try_filled(0u8, size)?;
-            if object.read(offset as u64, &mut path) < size || path.pop() != Some(0) {
-                return Err(Errno::ENOEXEC);
+            if object.read(offset as u64, &mut path) < size {
+                return Err(Errno::EIO.into());
+            }
+            if path.pop() != Some(0) {
+                return Err(Errno::ENOEXEC.into());
             }
             let object = fs::open_exec(directory, &path)?.object().ok_or(Errno::EACCES)?;
-            let interpreter = parse(&object).map_err(|_| ELIBBAD)?;
-            Some(load(&space, &interpreter, &object, true)?)
+            Some((parse(&object).map_err(|_| ELIBBAD)?, object))
         }
     };
+
+    // On Linux the old program is gone by now.
+    let fatal = |_: Errno| Failure::Fatal;
+    let loaded = load(&space, &program, &object, false).map_err(fatal)?;
+    let interpreter = match interpreter {
+        None => None,
+        Some((interpreter, object)) => Some(load(&space, &interpreter, &object, true).map_err(fatal)?),
+    };
     space.set_program_end(loaded.end);
-    let image = stack.finish(&loaded, program.header_count, interpreter.as_ref())?;
+    let image = stack.finish(&loaded, program.header_count, interpreter.as_ref()).map_err(fatal)?;
     let entry = interpreter.unwrap_or(loaded).entry;
     Ok(Ready { space: try_arc(space)?, image, entry, file, name })
 }
@@ -145,8 +170,9 @@ fn base_name(path: &[u8]) -> &[u8] {
 /// success `frame` is that of the program's first instruction.
 ///
 /// # Errors
-/// What the checks of the file say (`ENOEXEC`, `EINVAL`, `EACCES`, `ELOOP`),
-/// `E2BIG`, `EFAULT`, `ENOMEM`. The process goes on as it was.
+/// What the checks of the file say (`ENOEXEC`, `EACCES`, `EIO`, `ELOOP`), `E2BIG`,
+/// `EFAULT`, `ENOMEM`. The process goes on as it was; unless the program cannot be
+/// loaded, when there is a signal that kills it.
 pub fn exec(
     frame: &mut TrapFrame,
     file: Arc<File>,
@@ -157,7 +183,11 @@ pub fn exec(
     let thread = current();
     let process = thread.process();
     let directory = process.context().ok_or(Errno::ENOENT)?.current();
-    let ready = prepare(file, path, args, env, process.limits(), &directory)?;
+    let ready = match prepare(file, path, args, env, process.limits(), &directory) {
+        Ok(ready) => ready,
+        Err(Failure::Refused(error)) => return Err(error),
+        Err(Failure::Fatal) => return be_killed(&thread),
+    };
     let files = own_files(process)?;
     let handlers = own_handlers(process)?;
     be_alone(&thread)?;
@@ -190,6 +220,16 @@ pub fn exec(
     // All registers change, not just the result.
     cpu::set_return_work();
     Ok(())
+}
+
+/// Sees to it that the process is killed for want of a program.
+fn be_killed(thread: &Current) -> Result<(), Errno> {
+    let process = thread.process();
+    let handlers = own_handlers(process)?;
+    be_alone(thread)?;
+    process.set_handlers(handlers);
+    send::force_default(Signal::SIGSEGV);
+    Err(Errno::EFAULT)
 }
 
 /// The process's open files, no longer shared with another process.
@@ -236,7 +276,7 @@ fn be_alone(thread: &Current) -> Result<(), Errno> {
 /// Starts the first process: the program in `file`, known as `path`.
 ///
 /// # Errors
-/// As for [`exec`].
+/// As for [`exec`]; a program that cannot be loaded is [`Failure::Fatal`].
 pub fn start_first(
     file: Arc<File>,
     path: &[u8],
@@ -244,7 +284,7 @@ pub fn start_first(
     env: Strings<'_>,
     files: Arc<FdTable>,
     context: Arc<FsContext>,
-) -> Result<(), Errno> {
+) -> Result<(), Failure> {
     let limits = Limits::initial();
     let ready = prepare(file, path, args, env, &limits, context.root())?;
     let number = Number::new()?;

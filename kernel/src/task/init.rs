@@ -3,6 +3,8 @@
 use alloc::vec::Vec;
 use mm::Errno;
 
+use super::exec::Failure;
+use super::signal::Signal;
 use super::{exec, exit, sched};
 use crate::drivers::{debug_exit, fw_cfg};
 use crate::elf::stack::Strings;
@@ -23,15 +25,19 @@ pub fn run() -> ! {
             error!("there is no program to run");
             debug_exit::exit(NOT_FOUND)
         }
-        Err(error) => {
+        Err(Failure::Refused(error)) => {
             error!("the program cannot be executed: error {}", error.0);
             debug_exit::exit(NOT_EXECUTABLE)
+        }
+        Err(Failure::Fatal) => {
+            error!("the program cannot be loaded");
+            debug_exit::exit(128 + Signal::SIGSEGV.number() as i32)
         }
     }
 }
 
 /// Says whether there is a program.
-fn start() -> Result<bool, Errno> {
+fn start() -> Result<bool, Failure> {
     apply_options(&read_blob("opt/mm/options")?);
     let Some(path) = fs::program_path()? else { return Ok(false) };
     let root = fs::root()?;

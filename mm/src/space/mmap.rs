@@ -101,6 +101,10 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         if vma_flags.contains(VmaFlags::LOCKED) {
             state.totals.may_lock(self.limits.get(), range.pages())?;
         }
+        // No file is larger (Linux's `MAX_LFS_FILESIZE`).
+        if request.file.is_some() && request.offset.checked_add(len).is_none_or(|end| end > isize::MAX as usize) {
+            return Err(SpaceError::Overflow);
+        }
         vma_flags = check_type(&request, raw, vma_flags)?;
 
         // A shared mapping of nothing gets an object of its own.

@@ -319,5 +319,12 @@ fn descriptors() -> Outcome {
     sys::call(libc::SYS_pipe2, &[ends.as_mut_ptr() as usize, 0])?;
     let result = sys::call(libc::SYS_mmap, &[0, PAGE, R, private, ends[0] as usize, 0]);
     show("mmap pipe", &arena, &[], result, PAGE);
+    let file = sys::call(libc::SYS_memfd_create, &[c"file".as_ptr() as usize, 0])?;
+    for offset in [0, 1, PAGE, 1 << 40, (1 << 63) - 2 * PAGE, (1 << 63) - PAGE, 1 << 63, usize::MAX - PAGE + 1] {
+        for len in [PAGE, 2 * PAGE] {
+            let result = sys::call(libc::SYS_mmap, &[0, len, R, private, file, offset]);
+            show(&format!("mmap file from {offset:#x} {len:#x}"), &arena, &[], result, len);
+        }
+    }
     Ok(())
 }

@@ -310,9 +310,10 @@ fn bad_programs(places: &Places, scratch: &Path, add: &mut impl FnMut(&str, &Pro
         ("text", 126),
         ("half_a_header", 126),
         ("class_32", 126),
-        ("data_truncated", 126),
-        ("overlap_partial", 126),
-        ("kernel_space", 126),
+        ("data_truncated", 128 + libc::SIGBUS),
+        ("descending", 7),
+        ("overlap_partial", 128 + libc::SIGSEGV),
+        ("kernel_space", 128 + libc::SIGSEGV),
         ("entry_not_mapped", 128 + libc::SIGSEGV),
     ];
     for (name, status) in direct {
