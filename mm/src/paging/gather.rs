@@ -15,6 +15,9 @@ const INLINE: usize = 32;
 /// Frames that fit the page that is taken when there are more.
 const SPILL: usize = PAGE_SIZE / size_of::<Pfn>();
 
+/// The end of a list of table pages: no frame has that number.
+const NO_TABLE: Pfn = Pfn(usize::MAX);
+
 /// Pending invalidations of one address space, and what to release after them.
 ///
 /// Dropping it does what [`flush`](Self::flush) does, so that no return can leave a
@@ -30,7 +33,8 @@ pub(crate) struct TlbGather<'a, P: Platform> {
     /// references to put.
     count: usize,
     capacity: usize,
-    /// Table pages to free, linked through the index in their records; 0: none.
+    /// Table pages to free, linked through the index in their records up to
+    /// [`NO_TABLE`].
     dead_tables: Pfn,
     spill: Option<OwnedFrame>,
     inline: [MaybeUninit<Pfn>; INLINE],
@@ -46,7 +50,7 @@ impl<'a, P: Platform> TlbGather<'a, P> {
             end: 0,
             count: 0,
             capacity: INLINE,
-            dead_tables: Pfn(0),
+            dead_tables: NO_TABLE,
             spill: None,
             inline: [MaybeUninit::uninit(); INLINE],
         }
@@ -113,7 +117,7 @@ impl<'a, P: Platform> TlbGather<'a, P> {
     /// translation that was recorded.
     #[inline]
     pub fn flush(&mut self) {
-        if self.start < self.end || self.count != 0 || self.dead_tables != Pfn(0) {
+        if self.start < self.end || self.count != 0 || self.dead_tables != NO_TABLE {
             self.flush_pending();
         }
     }
@@ -127,7 +131,7 @@ impl<'a, P: Platform> TlbGather<'a, P> {
         let frames = unsafe { core::slice::from_raw_parts(batch, count) };
         self.mem.put_all(frames);
         self.count = 0;
-        while self.dead_tables != Pfn(0) {
+        while self.dead_tables != NO_TABLE {
             let pfn = self.dead_tables;
             self.dead_tables = Pfn(self.mem.frame(pfn).index());
             // SAFETY: `release_table` took the page from its owner, and no CPU
