@@ -185,6 +185,9 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         flags: VmaFlags,
     ) -> Result<Ref<Vma>, SpaceError> {
         let plan = state.vmas.plan_modify(vma, range, flags, vma.name());
+        if let Some(vma) = plan.commit_in_place(&mut state.vmas) {
+            return Ok(vma);
+        }
         let needs = plan.needs();
         if state.vmas.len() + needs.vmas() > self.mem.sysctl().max_map_count() && needs.vmas() != 0 {
             return Err(SpaceError::TooManyVmas);

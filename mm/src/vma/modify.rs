@@ -168,6 +168,20 @@ impl ModifyPlan {
         Needs::cuts(self.vma, self.range)
     }
 
+    /// Does it if it is no more than giving the whole VMA other flags and another
+    /// name, which draws nothing and is worth a short way; returns the VMA then.
+    #[inline]
+    pub(crate) fn commit_in_place(&self, tree: &mut VmaTree) -> Option<Ref<Vma>> {
+        (self.fit == Fit::Neither && self.cuts() == (false, false)).then(|| self.mark(tree, self.vma))
+    }
+
+    /// Gives `vma` the flags and the name.
+    fn mark(&self, tree: &mut VmaTree, vma: Ref<Vma>) -> Ref<Vma> {
+        vma.store_name(self.name);
+        tree.set_flags(vma, self.flags);
+        vma
+    }
+
     fn growth(&self) -> Option<Growth> {
         growth(self.vma, self.range, self.flags, self.fit)
     }
@@ -200,8 +214,6 @@ impl ModifyPlan {
                 rmap::index_again(lock, self.vma);
             }
         }
-        vma.store_name(self.name);
-        tree.set_flags(vma, self.flags);
-        vma
+        self.mark(tree, vma)
     }
 }
