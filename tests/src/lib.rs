@@ -11,5 +11,6 @@ pub mod arena;
 pub mod case;
 pub mod maps;
 pub mod mem;
+pub mod replay;
 pub mod rng;
 pub mod sys;
