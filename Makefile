@@ -2,6 +2,7 @@
 #
 #   make run      run a program on the kernel in QEMU; a guided tour without PROG
 #   make test     run all tests; the last line has the totals
+#   make fuzz     look for what no test has found yet, for SECONDS=600
 #   make bench    compare the speed with that of Linux
 #   make mutants  see that the tests notice when mm is broken
 #   make lint     check formatting, clippy's and rustdoc's warnings
@@ -33,6 +34,7 @@ TIMEOUT ?= 600
 # These come from the command line: environments have unrelated variables of
 # such names.
 ICOUNT :=
+SECONDS := 600
 PROG :=
 ARGS :=
 ENV :=
@@ -71,7 +73,7 @@ guest_cargo = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$(1)" cargo build
 
 RUNNER = $(GUESTS)/runner --boot $(BOOT) --images $(IMAGES) --guests $(GUESTS) --build build --scripts tests/scripts
 
-.PHONY: help setup run test mutants bench lint doc kernel boot image guests fixed-guests c-guests selftests clean
+.PHONY: help setup run test fuzz mutants bench lint doc kernel boot image guests fixed-guests c-guests selftests clean
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -142,6 +144,14 @@ test: image guests fixed-guests c-guests selftests
 		"$(UNSTABLE) $(call cargo,test,-q -p boot)" \
 		"$(call cargo,test,-q -p tests --lib --bin runner --bin mutants)" \
 		"$(RUNNER) test $(value ARGS)"
+
+# Half of the time random arguments for all system calls, half of it random memory
+# operations that are compared with Linux.
+HALF := $(shell expr \( $(SECONDS) + 1 \) / 2)
+fuzz: image guests
+	@seed=$$(date +%s); echo "random arguments, seed $$seed"; \
+	$(RUNNER) test "fuzz [" --fuzz $(HALF) --seed $$seed
+	@$(RUNNER) replay --seconds $(HALF)
 
 # Breaks mm in one place after the other. Takes half an hour.
 mutants:

@@ -9,10 +9,12 @@
 
 mod bench;
 mod cpio;
+mod differ;
 mod elf;
 mod linux;
 mod process;
 mod report;
+mod shrink;
 mod suite;
 mod surroundings;
 mod transcript;
@@ -67,6 +69,8 @@ impl Places {
 enum Command {
     /// Run the tests
     Test(suite::TestArgs),
+    /// Do random memory operations here and on this Linux, and compare
+    Replay(differ::ReplayArgs),
     /// Run the benchmark, here and on Linux
     Bench(bench::BenchArgs),
     /// Run one program on a Linux of Debian's in QEMU
@@ -116,6 +120,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
         Command::Test(args) => suite::run(args, &cli.places),
+        Command::Replay(args) => differ::run(args, &cli.places),
         Command::Bench(args) => bench::run(args, &cli.places).map(|()| ExitCode::SUCCESS),
         Command::Linux(args) => on_linux(args, &cli.places),
     };

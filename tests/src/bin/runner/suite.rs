@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::Places;
+use crate::differ;
 use crate::elf;
 use crate::process::{self, Output};
 use crate::report::{Group, Report, Verdict};
@@ -35,6 +36,12 @@ pub struct TestArgs {
     /// The fuzzer's seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Random sequences of memory operations that are compared with Linux
+    #[arg(long, default_value_t = 20)]
+    sequences: u64,
+    /// The first one's seed; by default one that was never used before
+    #[arg(long)]
+    first: Option<u64>,
     /// Machines that run at once; the default is one for each of this machine's CPUs
     #[arg(long)]
     jobs: Option<usize>,
@@ -45,12 +52,12 @@ pub struct TestArgs {
 
 /// A machine to run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Machine {
+pub struct Machine {
     firmware: &'static str,
     cpus: u32,
 }
 
-const BIOS: Machine = Machine { firmware: "bios", cpus: 1 };
+pub const BIOS: Machine = Machine { firmware: "bios", cpus: 1 };
 const MATRIX: [Machine; 4] = [
     BIOS,
     Machine { firmware: "bios", cpus: 2 },
@@ -60,21 +67,23 @@ const MATRIX: [Machine; 4] = [
 
 /// A program with all that it is given.
 #[derive(Clone, Debug)]
-struct Program {
+pub struct Program {
     path: PathBuf,
     /// argv[1..].
-    args: Vec<OsString>,
+    pub args: Vec<OsString>,
     env: Vec<String>,
     /// Files of the guest, and where they are here.
-    files: Vec<(String, PathBuf)>,
+    pub files: Vec<(String, PathBuf)>,
     stdin: Option<PathBuf>,
-    seconds: u64,
+    pub seconds: u64,
+    /// Memory of the machine, as QEMU takes it.
+    pub memory: &'static str,
 }
 
 impl Program {
-    fn new(path: PathBuf, args: &[&str]) -> Program {
+    pub fn new(path: PathBuf, args: &[&str]) -> Program {
         let args = args.iter().map(OsString::from).collect();
-        Program { path, args, env: Vec::new(), files: Vec::new(), stdin: None, seconds: 300 }
+        Program { path, args, env: Vec::new(), files: Vec::new(), stdin: None, seconds: 300, memory: "1G" }
     }
 
     fn env(mut self, variables: &[&str]) -> Program {
@@ -83,7 +92,7 @@ impl Program {
     }
 
     /// Runs it on the Linux that this program runs on.
-    fn on_linux(&self) -> Result<Output> {
+    pub fn on_linux(&self) -> Result<Output> {
         let path = fs::canonicalize(&self.path).with_context(|| format!("no {}", self.path.display()))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut command = Command::new(&path);
@@ -98,10 +107,10 @@ impl Program {
     }
 
     /// Runs it on this kernel.
-    fn on_this_kernel(&self, machine: Machine, places: &Places) -> Result<Output> {
+    pub fn on_this_kernel(&self, machine: Machine, places: &Places) -> Result<Output> {
         let mut command = Command::new(&places.boot);
         command.arg("run").arg("--images").arg(&places.images);
-        command.args(["--firmware", machine.firmware, "--smp", &machine.cpus.to_string()]);
+        command.args(["--firmware", machine.firmware, "--smp", &machine.cpus.to_string(), "--mem", self.memory]);
         command.args(["--timeout", &self.seconds.to_string(), "--option", "verify", "--stdin"]);
         match &self.stdin {
             Some(file) => command.arg(file),
@@ -136,8 +145,8 @@ enum Expect {
     Shows(i32, Vec<&'static str>),
     /// Status 0 here and on Linux, whatever is printed.
     Succeeds,
-    /// A line for each of many programs, as on Linux; but that `execve` says this of these.
-    Executions(Vec<(&'static str, &'static str)>),
+    /// A line `NAME: RESULT` for each of many things, as on Linux; but this for these names.
+    Lines(Vec<(&'static str, &'static str)>),
 }
 
 #[derive(Clone, Debug)]
@@ -210,6 +219,12 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
     let mut fuzz = Program::new(places.guest("fuzz"), &["--seconds", &words[0], "--seed", &words[1]]);
     fuzz.seconds = args.fuzz * 10 + 120;
     add("fuzz", &fuzz, BIOS, Expect::Shows(0, vec!["fuzz: ok"]));
+    let first = args.first.unwrap_or_else(differ::fresh_seed);
+    let words = [first, args.sequences, differ::STEPS as u64].map(|number| number.to_string());
+    let random = differ::program(places, &["seeds", &words[0], &words[1], &words[2]]);
+    add(&format!("replay of random steps, seeds from {first}"), &random, BIOS, Expect::Lines(Vec::new()));
+    let kept = differ::program(places, &["kept"]);
+    add("replay of what has differed", &kept, BIOS, Expect::Lines(Vec::new()));
     let mut cases = Program::new(places.guest("cases"), &["all"]);
     cases.seconds = 900;
     for machine in MATRIX {
@@ -301,7 +316,7 @@ fn bad_programs(places: &Places, scratch: &Path, add: &mut impl FnMut(&str, &Pro
         refused.extend(sample.refused.map(|error| (sample.name, error)));
     }
     execute.args.push(OsString::from(&directory));
-    add("bad executables", &execute, BIOS, Expect::Executions(refused));
+    add("bad executables", &execute, BIOS, Expect::Lines(refused));
 
     // As the first program one that cannot be executed ends the machine with 126.
     let direct = [
@@ -366,8 +381,8 @@ fn check(test: &Test, places: &Places, oracles: &Oracle) -> Vec<(String, Verdict
             }
             one(verdict(complaints))
         }
-        Expect::Executions(refused) => match oracle(oracles, &test.program) {
-            Ok(linux) => compare_executions(&linux, &here, refused, complaints),
+        Expect::Lines(refused) => match oracle(oracles, &test.program) {
+            Ok(linux) => compare_lines(&linux, &here, refused, complaints),
             Err(reason) => failed(vec![reason]),
         },
     }
@@ -422,7 +437,7 @@ fn compare_cases(linux: &Output, here: &Output, complaints: Vec<String>) -> Vec<
 }
 
 /// Judges each line `NAME: RESULT` of the results of executing many programs.
-fn compare_executions(
+fn compare_lines(
     linux: &Output,
     here: &Output,
     refused: &[(&str, &str)],
