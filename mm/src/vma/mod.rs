@@ -30,10 +30,14 @@
 //!   attributes, the page index that goes on, and `copied_from` the VMA itself.
 //! - *Move*: if all of a VMA moves and merges with no other where it goes
 //!   ([`MapPlan::moves_whole`]), it stays the same VMA
-//!   ([`MapPlan::commit_whole`]). Else map the new
-//!   range with `copied_from`. Then look the source up again, for it may have become part of the new VMA. Its range is unmapped,
-//!   or, with `MREMAP_DONTUNMAP` and moved whole, the VMA is unlinked
-//!   ([`unlink`](crate::rmap::unlink)) and rebased ([`VmaTree::rebase`]).
+//!   ([`MapPlan::commit_whole`]). Else reserve [`Needs::moved`] and map the new
+//!   range with `copied_from`. Then look the source up again, for it may have
+//!   become part of the new VMA, and unmap its range.
+//! - *Move and leave an empty VMA behind* (`MREMAP_DONTUNMAP`): where all of one
+//!   moves and merges with no other, a new one takes over its chain
+//!   ([`MapPlan::commit_successor`]). Else map the new range with `copied_from`,
+//!   and then, if all of it has moved, [`unlink`](crate::rmap::unlink) the
+//!   source. Either way it is rebased ([`VmaTree::rebase`]).
 //! - *First write fault* of a private VMA: [`prepare`](crate::rmap::prepare).
 //! - *Fork*: for each VMA, reserve [`Needs::fork`], then
 //!   [`VmaTree::append_fork`] to the child's tree.
