@@ -20,6 +20,10 @@ use list::{MUTATIONS, Mutation};
 
 /// Seconds that the tests may take; enough for ten times what they do.
 const TIME_LIMIT: &str = "600";
+/// All tests but the random operations, which take longest.
+const QUICK: &[&str] = &["--", "--skip", "property"];
+/// The random operations.
+const RANDOM: &[&str] = &["--", "property"];
 /// What `timeout` exits with when time is over.
 const TIMED_OUT: i32 = 124;
 /// What `cargo test` exits with when tests failed, and not the build.
@@ -52,7 +56,9 @@ fn main() -> Result<ExitCode> {
     let tester = Tester { tree, target };
 
     ensure!(tester.test(&["--no-run"])?.status.success(), "the sources do not build as they are");
-    ensure!(tester.test(&[])?.status.success(), "the tests fail with the sources as they are");
+    for tests in [QUICK, RANDOM] {
+        ensure!(tester.test(tests)?.status.success(), "the tests fail with the sources as they are");
+    }
 
     let chosen = |mutation: &&Mutation| cli.filter.as_ref().is_none_or(|word| mutation.what.contains(word.as_str()));
     let (mut caught, mut survivors) = (0, Vec::new());
@@ -84,8 +90,8 @@ struct Tester {
 impl Tester {
     fn test(&self, args: &[&str]) -> Result<Output> {
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=5", TIME_LIMIT, "cargo", "test", "-p", "mm", "--lib"]).args(args);
-        command.arg("--target-dir").arg(&self.target).current_dir(&self.tree);
+        command.args(["--kill-after=5", TIME_LIMIT, "cargo", "test", "-p", "mm", "--lib", "--target-dir"]);
+        command.arg(&self.target).args(args).current_dir(&self.tree);
         command.env("RUST_BACKTRACE", "0").output().context("cannot run cargo")
     }
 
@@ -95,13 +101,11 @@ impl Tester {
         let original = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         fs::write(&path, mutation.apply(&original)?)?;
         let built = self.test(&["--no-run"])?;
-        // The random operations take longest, and find it last.
-        let quick = ["--", "--skip", "property"];
-        let runs = if built.status.success() { vec![self.test(&quick)?] } else { Vec::new() };
-        let fate = match runs.first() {
-            Some(run) if run.status.success() => Some(self.test(&["property"])?),
-            _ => runs.into_iter().next(),
-        };
+        let mut fate = None;
+        if built.status.success() {
+            let quick = self.test(QUICK)?;
+            fate = Some(if quick.status.success() { self.test(RANDOM)? } else { quick });
+        }
         fs::write(&path, original)?;
         let Some(run) = fate else {
             bail!("does not build: {}\n{}", mutation.what, String::from_utf8_lossy(&built.stderr));
@@ -109,20 +113,23 @@ impl Tester {
         Ok(match run.status.code() {
             Some(0) => None,
             Some(TIMED_OUT) => Some("hanging".into()),
-            Some(TESTS_FAILED) => Some(failures(&String::from_utf8_lossy(&run.stdout))),
-            other => Some(format!("ending with {other:?}")),
+            Some(TESTS_FAILED) => Some(failures(&run)?),
+            other => bail!("cargo ended with {other:?}: {}", mutation.what),
         })
     }
 }
 
-/// The names of the tests that failed, or of the first of them.
-fn failures(output: &str) -> String {
+/// The name of the first test that failed, or of the signal that ended all of them.
+fn failures(run: &Output) -> Result<String> {
+    let stdout = String::from_utf8_lossy(&run.stdout);
     let failed: Vec<_> =
-        output.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED")).collect();
+        stdout.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED")).collect();
+    let stderr = String::from_utf8_lossy(&run.stderr);
+    let signal = || stderr.lines().find_map(|line| Some(line.split_once("(signal: ")?.1.trim_end_matches(')')));
     match failed[..] {
-        [] => "a test that ended all of them".into(),
-        [one] => one.into(),
-        [first, ..] => format!("{first} and {} more", failed.len() - 1),
+        [] => signal().map(String::from).with_context(|| format!("no test failed, but cargo did:\n{stderr}")),
+        [one] => Ok(one.into()),
+        [first, ..] => Ok(format!("{first} and {} more", failed.len() - 1)),
     }
 }
 
