@@ -31,6 +31,8 @@ impl<P: Platform> AddressSpace<'_, P> {
         let mv = self.plan_move(state, vma, remap)?;
         let flags = vma.flags();
         let (moved, pages) = (mv.source.pages(), mv.target.pages());
+        let target = self.plan_unmap(state, mv.target)?;
+        let tail = mv.tail.map(|tail| self.plan_unmap(state, tail)).transpose()?;
         let limits = self.limits.get();
         if mv.keep_source {
             state.totals.may_expand(limits, flags, moved)?;
@@ -39,8 +41,6 @@ impl<P: Platform> AddressSpace<'_, P> {
         if state.vmas.len() + headroom > self.mem.sysctl().max_map_count() {
             return Err(SpaceError::TooManyVmas);
         }
-        let target = self.plan_unmap(state, mv.target)?;
-        let tail = mv.tail.map(|tail| self.plan_unmap(state, tail)).transpose()?;
         let added = if mv.keep_source { pages } else { pages - moved };
         let charge = Charge::new(self.mem, if flags.contains(VmaFlags::ACCOUNT) { added } else { 0 })?;
         let tables = table_move(state, vma, &mv, &target).ok_or(SpaceError::Invalid)?;

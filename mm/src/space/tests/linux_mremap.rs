@@ -246,6 +246,16 @@ fn several_mappings_of_which_one_is_sealed_stay_all_where_they_are() {
 }
 
 #[test]
+fn a_sealed_destination_is_eperm_even_when_there_is_no_room_for_a_second_mapping() {
+    filled(4, |p| {
+        p.space.mseal(BASE + 2 * PAGE, PAGE, 0).unwrap();
+        p.space.set_limits(Limits { address_space: 4 * PAGE as u64, ..Limits::default() });
+        assert_eq!(p.mremap(0, 1, 1, MOVE | DONTUNMAP, BASE + 2 * PAGE), Err(Errno::EPERM));
+        assert_eq!(p.mremap(0, 1, 1, MOVE | DONTUNMAP, TO), Err(Errno::ENOMEM));
+    });
+}
+
+#[test]
 fn sealed_memory_is_eperm_even_when_nothing_is_to_be_done() {
     filled(4, |p| {
         p.space.mseal(BASE, 4 * PAGE, 0).unwrap();
