@@ -60,8 +60,10 @@ use crate::vma::Vma;
 
 pub(crate) use chain::{RootLock, adopt_chain, copy_chain, drop_chain, fork_chain, index_again, prepare, unlink};
 use interval::ByIndex;
+#[cfg(test)]
+pub(crate) use verify::verify;
 #[cfg(any(test, feature = "sim"))]
-pub(crate) use verify::{verify, verify_all};
+pub(crate) use verify::verify_all;
 
 /// What anonymous pages name as their mapping; see the module's documentation.
 #[derive(Default)]

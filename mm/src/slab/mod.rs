@@ -211,7 +211,7 @@ impl<T: Default + Sync> Arena<T> {
     }
 
     /// Objects handed out, reserved ones included.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn in_use(&self) -> usize {
         let free = self.free.lock();
         self.slots.load(Ordering::Relaxed) - free.len
