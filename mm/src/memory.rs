@@ -5,7 +5,7 @@
 //! else. It is all the state that is not some address space's, so two machines
 //! may live side by side in one process.
 
-use core::sync::atomic::{AtomicIsize, Ordering};
+use core::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
 
 use crate::addr::{PAGE_SIZE, Pfn, is_page_aligned};
 use crate::errno::OutOfMemory;
@@ -72,6 +72,8 @@ pub struct Memory<P: Platform> {
     sysctl: Sysctl,
     /// Pages that may be written to some day without asking again.
     committed: AtomicIsize,
+    /// How many address spaces there have been.
+    contexts: AtomicU64,
     pub(crate) arenas: Arenas,
     #[cfg(any(test, feature = "fault-injection"))]
     injection: injection::Injection,
@@ -125,6 +127,7 @@ impl<P: Platform> Memory<P> {
             kernel_root,
             sysctl: Sysctl::new(),
             committed: AtomicIsize::new(0),
+            contexts: AtomicU64::new(0),
             arenas: Arenas::new(),
             #[cfg(any(test, feature = "fault-injection"))]
             injection: injection::Injection::new(),
@@ -205,7 +208,7 @@ impl<P: Platform> Memory<P> {
         bytes.iter().all(|&byte| byte == 0)
     }
 
-    /// Frees frames that nothing maps and no TLB knows any more.
+    /// Frees frames that nothing maps and no CPU can use by its TLB any more.
     #[inline]
     pub fn free(&self, frame: OwnedFrame) {
         let order = frame.order();
@@ -218,6 +221,11 @@ impl<P: Platform> Memory<P> {
             self.page_ptr(pfn).write_bytes(0xa5, PAGE_SIZE << order);
         }
         self.frames.free(self.platform.current_cpu(), pfn, order);
+    }
+
+    /// A number for an address space that none had before; not 0.
+    pub(crate) fn next_context(&self) -> u64 {
+        self.contexts.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Adds a reference to a frame, on behalf of someone who has one.

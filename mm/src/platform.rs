@@ -48,6 +48,10 @@ pub struct TlbFlush {
     /// The physical address of the top-level table whose translations go: what
     /// `CR3` holds (without PCID bits) where the address space is active.
     pub root: PhysAddr,
+    /// The address space's number. Unlike the root it is never used again.
+    pub context: u64,
+    /// The number of the flush among those of the address space, from 1.
+    pub generation: u64,
     /// First address of the range, in bytes, page aligned.
     pub start: usize,
     /// End of the range (exclusive), in bytes, page aligned.
@@ -91,7 +95,9 @@ pub unsafe trait Platform: Send + Sync + 'static {
 
     /// Removes the translations that `flush` names from the TLBs of `targets`
     /// (which may include the calling CPU), paging-structure caches included,
-    /// and waits until that has happened.
+    /// and waits until that has happened. A CPU that has another root loaded
+    /// by now has nothing to do: it flushes when it loads this one, at the
+    /// latest. [`CpuTlb::flush`](crate::CpuTlb::flush) says what is to be done.
     ///
     /// Called with locks of the crate held, for which others of the targets may
     /// be spinning: a CPU has to answer in the middle of any call into the

@@ -7,6 +7,10 @@
 //! a TLB per CPU that keeps what it has seen until it is told otherwise. So a
 //! flush that is missing is an access that goes to the wrong frame.
 //!
+//! A CPU gets a page table as by a kernel that knows nothing of PCIDs, by
+//! [`SimPlatform::load_root`] or the access itself, or as by one that does:
+//! [`SimPlatform::run`]. There are PCIDs after [`SimPlatform::use_pcids`].
+//!
 //! Freed frames are filled with `0xa5`, which no page-table entry can be: a
 //! walk through a freed table panics.
 
@@ -24,6 +28,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::addr::{PAGE_SIZE, page_align_down};
 use crate::memory::{Memory, PhysRange};
 use crate::platform::{CpuSet, MAX_CPUS, PhysAddr, Platform, TlbFlush};
+use crate::space::AddressSpace;
 use mmu::Tlb;
 pub use mmu::{Access, PageFault};
 
@@ -102,8 +107,32 @@ impl SimPlatform {
         self.random.store(seed, Ordering::Relaxed);
     }
 
-    /// Loads a page table on a CPU, as a context switch does: its TLB forgets
-    /// everything.
+    /// Has all CPUs use PCIDs from now on, before the first one
+    /// [runs](Self::run) anything.
+    pub fn use_pcids(&self) {
+        for cpu in 0..self.tlbs.len() {
+            self.tlb(cpu).kernel.use_pcids();
+        }
+    }
+
+    /// Has `cpu` run programs of an address space, if it does not yet: what its
+    /// TLB may keep it keeps. The one that it has run before may still be
+    /// active there until that one is [stopped](Self::stop), as it may be for a
+    /// moment in a kernel.
+    pub fn run(&self, cpu: usize, space: &AddressSpace<'_, SimPlatform>) {
+        // With the TLB locked no flush gets in between.
+        self.tlb(cpu).enter(space.root(), |tlb| space.enter(cpu, tlb));
+    }
+
+    /// Has `cpu` not run programs of an address space any more.
+    pub fn stop(&self, cpu: usize, space: &AddressSpace<'_, SimPlatform>) {
+        let mut tlb = self.tlb(cpu);
+        tlb.leave(space.root());
+        space.leave(cpu, &tlb.kernel);
+    }
+
+    /// Loads a page table on a CPU, as a context switch without PCIDs does: its
+    /// TLB forgets everything.
     pub fn load_root(&self, cpu: usize, root: PhysAddr) {
         self.tlb(cpu).load_root(root);
     }

@@ -37,13 +37,15 @@
 //! Nothing here flushes for the caller but moves and splits, which must flush
 //! before they let go of a lock. Who removes or restricts a translation records
 //! it in a [`TlbGather`], and hands it the frames and tables that must not be
-//! reused before the flush.
+//! reused before the flush. What a CPU keeps of an address space that it does
+//! not use, and why that does no harm, is the matter of [`pcid`].
 
 mod copy;
 mod entry;
 mod free;
 mod gather;
 mod moves;
+mod pcid;
 mod split;
 mod table;
 mod verify;
@@ -53,12 +55,13 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 pub(crate) use copy::RunPair;
 pub(crate) use entry::{Entry, EntryFlags};
 pub(crate) use gather::TlbGather;
 pub(crate) use moves::TableMove;
+pub use pcid::{CpuFlush, CpuTlb, RootLoad};
 pub(crate) use table::{Level, Slot};
 pub(crate) use verify::Visit;
 pub(crate) use visit::Run;
@@ -66,7 +69,7 @@ pub(crate) use walk::Glance;
 
 use table::{ENTRIES, Table};
 
-use crate::{CpuSet, FrameKind, Memory, OutOfMemory, OwnedFrame, PAGE_SIZE, Pfn, PhysAddr, Platform, TlbFlush};
+use crate::{CpuSet, FrameKind, Memory, OutOfMemory, OwnedFrame, PAGE_SIZE, Pfn, PhysAddr, Platform};
 
 /// Over this many pages a whole TLB is flushed rather than page by page, as on
 /// Linux (`tlb_single_page_flush_ceiling`).
@@ -81,8 +84,12 @@ pub(crate) struct PageTables {
     root: Pfn,
     /// Table pages, the root included.
     tables: AtomicUsize,
-    /// The CPUs that may hold translations: a [`CpuSet`].
+    /// The CPUs that may use translations: a [`CpuSet`].
     active: AtomicU64,
+    /// What TLBs know the address space by; no other one has the same, ever.
+    context: u64,
+    /// How many flushes there were.
+    generation: AtomicU64,
     #[cfg(test)]
     visited: AtomicUsize,
 }
@@ -95,6 +102,8 @@ impl PageTables {
             root,
             tables: AtomicUsize::new(1),
             active: AtomicU64::new(0),
+            context: mem.next_context(),
+            generation: AtomicU64::new(0),
             #[cfg(test)]
             visited: AtomicUsize::new(0),
         };
@@ -133,7 +142,7 @@ impl PageTables {
         self.tables.load(Ordering::Relaxed)
     }
 
-    /// The CPUs that may hold translations of this address space.
+    /// The CPUs that may use translations of this address space.
     pub fn active(&self) -> CpuSet {
         CpuSet(self.active.load(Ordering::Relaxed))
     }
@@ -143,25 +152,23 @@ impl PageTables {
         self.active.fetch_or(CpuSet::single(cpu).0, Ordering::SeqCst);
     }
 
-    /// Called on `cpu` after it has loaded another root and holds no
+    /// Called on `cpu` after it has loaded another root and can use no
     /// translation of this one any more.
     pub fn deactivate(&self, cpu: usize) {
         self.active.fetch_and(!CpuSet::single(cpu).0, Ordering::SeqCst);
     }
 
     /// Removes the translations of `start..end` (page aligned) from the TLBs of
-    /// all CPUs that may hold some, and waits until they are gone.
+    /// all CPUs that may use some, and waits until they are gone. Other CPUs
+    /// find out when they load the root again.
     pub fn flush<P: Platform>(&self, mem: &Memory<P>, start: usize, end: usize) {
         if start >= end {
             return;
         }
-        // A CPU that is about to walk the tables has set its bit before it
-        // loads the root: either it is seen here, or it sees the new entries.
-        fence(Ordering::SeqCst);
-        let active = self.active();
-        if !active.is_empty() {
-            let full = end - start > FULL_FLUSH_PAGES * PAGE_SIZE;
-            mem.platform().flush_tlb(active, TlbFlush { root: self.root(), start, end, full });
+        let full = end - start > FULL_FLUSH_PAGES * PAGE_SIZE;
+        let (targets, flush) = self.next_flush(start, end, full);
+        if !targets.is_empty() {
+            mem.platform().flush_tlb(targets, flush);
         }
     }
 

@@ -3,13 +3,15 @@
 //! As unforgiving as hardware may be: nothing is ever evicted, tables found on
 //! the way down are remembered too ("paging-structure caches"), and an access
 //! that the cached permissions forbid faults, whatever the tables say by now.
-//! A fault forgets what was cached for its address, as on real CPUs.
+//! A fault forgets what was cached for its address, as on real CPUs. What was
+//! cached under a PCID that is not loaded is neither used nor flushed.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use super::SimPlatform;
 use crate::addr::TASK_SIZE;
+use crate::paging::{CpuFlush, CpuTlb, RootLoad};
 use crate::platform::{PhysAddr, TlbFlush};
 
 const PRESENT: u64 = 1 << 0;
@@ -89,10 +91,23 @@ struct Table {
     permissions: Permissions,
 }
 
-/// The caches of one CPU, all for the page table that it has loaded.
+/// The TLB of one CPU, and what its kernel keeps about that.
 #[derive(Default)]
 pub(super) struct Tlb {
     root: Option<PhysAddr>,
+    pcid: u16,
+    /// Of the PCID that is loaded.
+    cached: Cached,
+    /// Of the others.
+    unloaded: HashMap<u16, Cached>,
+    /// What the kernel notes, for what is loaded by [`enter`](Self::enter).
+    pub(super) kernel: CpuTlb,
+    entered: bool,
+}
+
+/// What is cached under one PCID.
+#[derive(Default)]
+struct Cached {
     /// By level of the entry (1: a page of 4 KiB) and number of the page of that size.
     pages: HashMap<(u32, usize), Translation>,
     /// By level of the table (3, 2 or 1) and number of the region that it maps.
@@ -105,20 +120,55 @@ fn entry_shift(level: u32) -> u32 {
 }
 
 impl Tlb {
+    fn load(&mut self, root: Option<PhysAddr>, pcid: u16, keep: bool) {
+        let cached = std::mem::take(&mut self.cached);
+        self.unloaded.insert(self.pcid, cached);
+        let kept = self.unloaded.remove(&pcid).filter(|_| keep);
+        self.cached = kept.unwrap_or_default();
+        self.root = root;
+        self.pcid = pcid;
+    }
+
+    /// As a kernel without PCIDs does it.
     pub(super) fn load_root(&mut self, root: PhysAddr) {
-        *self = Tlb { root: Some(root), ..Tlb::default() };
+        self.load(Some(root), 0, false);
+        self.entered = false;
+    }
+
+    /// As a kernel with a [`CpuTlb`] does it, if `root` is not what it has
+    /// loaded: by what `enter` returns.
+    pub(super) fn enter(&mut self, root: PhysAddr, enter: impl FnOnce(&CpuTlb) -> RootLoad) {
+        if !self.entered || self.root != Some(root) {
+            let RootLoad { root, pcid, keep } = enter(&self.kernel);
+            self.load(Some(root), pcid, keep);
+            self.entered = true;
+        }
+    }
+
+    /// Loads a root that maps nothing if `root` is loaded.
+    pub(super) fn leave(&mut self, root: PhysAddr) {
+        if self.root == Some(root) {
+            self.load(None, 0, false);
+        }
     }
 
     pub(super) fn flush(&mut self, flush: TlbFlush) {
-        if self.root != Some(flush.root) {
+        let what = match self.entered {
+            true => self.kernel.flush(&flush),
+            false if self.root != Some(flush.root) => CpuFlush::Nothing,
+            false if flush.full => CpuFlush::All,
+            false => CpuFlush::Pages,
+        };
+        if what == CpuFlush::Nothing {
             return;
         }
+        let full = what == CpuFlush::All;
         // Any invalidation drops all paging-structure caches (Intel SDM, 5.10.4.1).
-        self.tables.clear();
-        self.pages.retain(|&(level, page), _| {
+        self.cached.tables.clear();
+        self.cached.pages.retain(|&(level, page), _| {
             let start = page << entry_shift(level);
             let end = start + (1 << entry_shift(level));
-            !flush.full && (end <= flush.start || flush.end <= start)
+            !full && (end <= flush.start || flush.end <= start)
         });
     }
 
@@ -139,8 +189,8 @@ impl Tlb {
         };
         if result.is_err() {
             for level in 1..=3 {
-                self.pages.remove(&(level, addr >> entry_shift(level)));
-                self.tables.remove(&(level, addr >> entry_shift(level + 1)));
+                self.cached.pages.remove(&(level, addr >> entry_shift(level)));
+                self.cached.tables.remove(&(level, addr >> entry_shift(level + 1)));
             }
         }
         result
@@ -155,7 +205,7 @@ impl Tlb {
     ) -> Result<PhysAddr, PageFault> {
         for level in 1..=3 {
             let page = addr >> entry_shift(level);
-            let Some(found) = self.pages.get(&(level, page)) else {
+            let Some(found) = self.cached.pages.get(&(level, page)) else {
                 continue;
             };
             if !found.permissions.allow(access) {
@@ -163,7 +213,7 @@ impl Tlb {
             }
             if access == Access::Write && !found.dirty {
                 // The dirty bit in memory has to be set, by another walk.
-                self.pages.remove(&(level, page));
+                self.cached.pages.remove(&(level, page));
                 break;
             }
             let offset = addr & ((1 << entry_shift(level)) - 1);
@@ -182,7 +232,7 @@ impl Tlb {
         let mut level = 4;
         let mut table = Table { phys: root.as_u64(), permissions: Permissions::ALL };
         for cached_level in 1..=3 {
-            if let Some(&found) = self.tables.get(&(cached_level, addr >> entry_shift(cached_level + 1))) {
+            if let Some(&found) = self.cached.tables.get(&(cached_level, addr >> entry_shift(cached_level + 1))) {
                 (level, table) = (cached_level, found);
                 break;
             }
@@ -217,12 +267,12 @@ impl Tlb {
                 let phys = entry & ADDRESS & !(size - 1);
                 let dirty = (entry | marks) & DIRTY != 0;
                 let page = addr >> entry_shift(level);
-                self.pages.insert((level, page), Translation { phys, permissions, dirty });
+                self.cached.pages.insert((level, page), Translation { phys, permissions, dirty });
                 return Ok(PhysAddr::new(phys + (addr as u64 & (size - 1))));
             }
             table = Table { phys: entry & ADDRESS, permissions };
             level -= 1;
-            self.tables.insert((level, addr >> entry_shift(level + 1)), table);
+            self.cached.tables.insert((level, addr >> entry_shift(level + 1)), table);
         }
     }
 }

@@ -64,7 +64,7 @@ impl Machine {
     }
 
     fn flush(&self, cpu: usize, start: usize, end: usize) {
-        let flush = TlbFlush { root: self.root(), start, end, full: false };
+        let flush = TlbFlush { root: self.root(), context: 1, generation: 1, start, end, full: false };
         self.platform().flush_tlb(CpuSet::single(cpu), flush);
     }
 }
@@ -226,7 +226,7 @@ fn flushes_are_recorded_on_request() {
     machine.flush(0, 0, PAGE_SIZE);
     machine.platform().record_flushes();
     machine.flush(1, 0, 2 * PAGE_SIZE);
-    let flush = TlbFlush { root: machine.root(), start: 0, end: 2 * PAGE_SIZE, full: false };
+    let flush = TlbFlush { root: machine.root(), context: 1, generation: 1, start: 0, end: 2 * PAGE_SIZE, full: false };
     assert_eq!(machine.platform().take_flushes(), [(CpuSet::single(1), flush)]);
     assert_eq!(machine.platform().take_flushes(), []);
     assert_eq!(machine.platform().flushes(), 2);

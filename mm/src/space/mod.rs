@@ -65,7 +65,7 @@ use core::mem::ManuallyDrop;
 use account::{LimitCells, Resident, Totals};
 use layout::Layout;
 
-use crate::paging::{PageTables, TlbGather};
+use crate::paging::{CpuTlb, PageTables, RootLoad, TlbGather};
 use crate::slab::Ref;
 use crate::sync::{RwLock, rank};
 use crate::vma::{Spares, Vma, VmaTree};
@@ -142,14 +142,33 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         self.tables.root()
     }
 
-    /// To be called on `cpu` before it loads [`root`](Self::root): from now on
-    /// flushes reach it.
+    /// To be called on `cpu` to switch to this address space. `tlb` is that
+    /// CPU's. Returns what it has to load then; from now on flushes reach it.
+    ///
+    /// No flush may be executed on the CPU between the call and the load:
+    /// interrupts are disabled.
+    #[inline]
+    pub fn enter(&self, cpu: usize, tlb: &CpuTlb) -> RootLoad {
+        self.tables.enter(cpu, tlb)
+    }
+
+    /// To be called on `cpu` after it has loaded what another address space's
+    /// [`enter`](Self::enter) said, or a root without user half (with PCID 0),
+    /// and before it executes another flush.
+    #[inline]
+    pub fn leave(&self, cpu: usize, tlb: &CpuTlb) {
+        self.tables.leave(cpu, tlb);
+    }
+
+    /// [`enter`](Self::enter) for a kernel that uses no PCIDs and needs no
+    /// [`CpuTlb`], to be called on `cpu` before it loads [`root`](Self::root):
+    /// from now on flushes reach it.
     pub fn activate(&self, cpu: usize) {
         self.tables.activate(cpu);
     }
 
-    /// To be called on `cpu` after it has loaded another root and holds no
-    /// translations of this one any more.
+    /// [`leave`](Self::leave) for such a kernel, to be called on `cpu` after it
+    /// has loaded another root and with that dropped all translations.
     pub fn deactivate(&self, cpu: usize) {
         self.tables.deactivate(cpu);
     }

@@ -77,8 +77,9 @@ fn one_operation_is_one_flush_of_the_hull_of_what_changed() {
         gather.changed(addr);
     }
     drop(gather);
-    let expected =
-        TlbFlush { root: tables.root(), start: BASE + 3 * PAGE_SIZE, end: BASE + 10 * PAGE_SIZE, full: false };
+    let (start, end) = (BASE + 3 * PAGE_SIZE, BASE + 10 * PAGE_SIZE);
+    let (root, context) = (tables.root(), tables.context);
+    let expected = TlbFlush { root, context, generation: 1, start, end, full: false };
     assert_eq!(m.mem.platform().take_flushes(), [(CpuSet(0b11), expected)]);
     m.finish(tables);
 }

@@ -6,6 +6,7 @@ mod free;
 mod gather;
 mod moves;
 mod parallel;
+mod pcid;
 mod split;
 mod walk;
 
@@ -13,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::sim::{self, Access, SimPlatform};
-use crate::{FrameKind, PMD_SIZE, PUD_SIZE, PageRange};
+use crate::{FrameKind, PMD_SIZE, PUD_SIZE, PageRange, TlbFlush};
 
 /// Somewhere aligned to 1 GiB, with neighbours.
 const BASE: usize = 0x7000_0000_0000;

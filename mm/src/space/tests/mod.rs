@@ -13,6 +13,7 @@ mod linux_mremap;
 mod model;
 mod property;
 mod snapshot;
+mod switching;
 
 use crate::sim::{self, Access, SimPlatform};
 use crate::{AddressSpace, FaultAccess, FaultError, Limits, Memory, MmapRequest, PAGE_SIZE, SpaceError, VmaFlags};

@@ -59,8 +59,45 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "flush: the last page of the range is left out",
         "mm/src/paging/mod.rs",
-        "TlbFlush { root: self.root(), start, end, full }",
-        "TlbFlush { root: self.root(), start, end: end - PAGE_SIZE, full }",
+        "self.next_flush(start, end, full)",
+        "self.next_flush(start, end - PAGE_SIZE, full)",
+    ),
+    // ---- what stays in a TLB ----
+    mutation(
+        "PCID: flushes are not counted while no CPU is active",
+        "mm/src/paging/pcid.rs",
+        "fetch_add(1, Ordering::SeqCst) + 1",
+        "fetch_add(u64::from(!self.active().is_empty()), Ordering::SeqCst) + 1",
+    ),
+    mutation(
+        "PCID: a load keeps what has missed a flush",
+        "mm/src/paging/pcid.rs",
+        "had == (context, generation)",
+        "had.0 == context",
+    ),
+    mutation(
+        "PCID: a load keeps what is another address space's",
+        "mm/src/paging/pcid.rs",
+        "had == (context, generation)",
+        "had.1 == generation",
+    ),
+    mutation(
+        "PCID: a flush is executed whatever is loaded",
+        "mm/src/paging/pcid.rs",
+        "if slot.context.load(Ordering::Relaxed) != flush.context {",
+        "if false {",
+    ),
+    mutation(
+        "PCID: a flush does not make up for those it overtakes",
+        "mm/src/paging/pcid.rs",
+        "if flush.full || flush.generation != done + 1",
+        "if flush.full",
+    ),
+    mutation(
+        "PCID: who has left still counts as loaded",
+        "mm/src/paging/pcid.rs",
+        "        tlb.unload(self.context);\n",
+        "",
     ),
     // ---- locks ----
     mutation(

@@ -2,9 +2,9 @@
 //! after each one: result, map, counters, contents as a program sees them
 //! through its TLB, and [`verify_all`].
 //!
-//! Each process runs on two CPUs. One of them reads every page after each
-//! operation, the other tries to write, so whatever a TLB may hold, it holds;
-//! a flush that is missing shows at once.
+//! The processes take turns on two CPUs with PCIDs. One of them reads every page
+//! after each operation, the other tries to write, so whatever a TLB may hold, it
+//! holds; a flush that is missing shows at once.
 //!
 //! A second test does the same with every allocation of every operation
 //! failing first: nothing may change by that.
@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 use self::op::{How, Kind, Len, Op, Place, op};
-use self::process::{Process, mapping_base};
+use self::process::{CPUS, Process, mapping_base};
 use super::model::{self, Machine};
 use super::snapshot::Snapshot;
 use super::{BASE, PAGE};
@@ -88,11 +88,15 @@ impl<'m> World<'m> {
         let top = mapping_base(&space);
         let model = model::Space::new(Limits::default(), top / PAGE, HEAP);
         let mut processes = [const { None }; MAX_PROCESSES];
-        processes[0] = Some(Process::new(space, model, 0, failing));
+        processes[0] = Some(Process::new(space, model, failing));
         World { mem, machine, files, processes, current: 0, next_value: 1, failing }
     }
 
     fn step(&mut self, op: &Op) {
+        if self.next_value.is_multiple_of(3) {
+            // Flushes go past the CPUs, which have to notice when they return.
+            self.processes.iter().flatten().for_each(Process::stop);
+        }
         match *op {
             Op::Fork => self.fork(),
             Op::Exit => self.exit(),
@@ -109,12 +113,11 @@ impl<'m> World<'m> {
             }
             _ => self.call(op),
         }
-        let number = self.current;
-        for (other, process) in self.processes.iter_mut().enumerate() {
-            // The others change with this one only by mistake; a look now and
-            // then finds that as well.
-            let due = other == number || self.next_value.is_multiple_of(4);
-            if let Some(process) = process.as_mut().filter(|_| due) {
+        // The others change with this one only by mistake; a look now and
+        // then finds that as well. This one comes last, and runs then.
+        let others = (1..MAX_PROCESSES).filter(|_| self.next_value.is_multiple_of(4));
+        for distance in others.chain([MAX_PROCESSES]) {
+            if let Some(process) = &mut self.processes[(self.current + distance) % MAX_PROCESSES] {
                 process.check(&self.machine);
             }
         }
@@ -134,7 +137,7 @@ impl<'m> World<'m> {
         if let Some(parent) = &mut self.processes[self.current] {
             let fork = || parent.space.fork().map_err(Errno::from);
             let child = parent.attempt(true, Snapshot::seen_by_a_program, fork).unwrap();
-            let child = Process::new(child, parent.model.fork(), free, self.failing);
+            let child = Process::new(child, parent.model.fork(), self.failing);
             // Parent's TLB entries are not to be trusted any more.
             parent.check(&self.machine);
             self.processes[free] = Some(child);
@@ -151,7 +154,7 @@ impl<'m> World<'m> {
             let top = mapping_base(&space);
             let model = model::Space::new(Limits::default(), top / PAGE, HEAP);
             self.processes[self.current] = None;
-            self.processes[self.current] = Some(Process::new(space, model, self.current, self.failing));
+            self.processes[self.current] = Some(Process::new(space, model, self.failing));
         } else {
             self.processes[self.current] = None;
             self.current = self.processes.iter().position(Option::is_some).unwrap();
@@ -390,7 +393,8 @@ thread_local! {
 /// left in the end.
 fn run(ops: &[Op], failing: bool) {
     let mem = MACHINE.take().unwrap_or_else(|| {
-        let mem = sim::memory(2 * MAX_PROCESSES, 24 << 10);
+        let mem = sim::memory(CPUS, 24 << 10);
+        mem.platform().use_pcids();
         mem.sysctl().set_randomize_va_space(0);
         mem
     });

@@ -11,12 +11,17 @@ use crate::space::tests::model::{self, Area, Machine};
 use crate::space::tests::snapshot::Snapshot;
 use crate::{AddressSpace, Errno, FaultAccess, FaultError, MmapRequest, Platform, VmaFlags};
 
+/// The CPU on which processes read.
+const READER: usize = 0;
+/// The CPU on which they write.
+const WRITER: usize = 1;
+/// How many there are.
+pub const CPUS: usize = 2;
+
 /// A process and what it should be.
 pub struct Process<'m> {
     pub space: AddressSpace<'m, SimPlatform>,
     pub model: model::Space,
-    /// Reads on this one, writes on the next.
-    cpu: usize,
     /// Whether allocations are made to fail.
     failing: bool,
     /// Pages that have ever been mapped.
@@ -24,13 +29,22 @@ pub struct Process<'m> {
 }
 
 impl<'m> Process<'m> {
-    pub fn new(space: AddressSpace<'m, SimPlatform>, model: model::Space, number: usize, failing: bool) -> Self {
-        let cpu = 2 * number;
-        for cpu in [cpu, cpu + 1] {
-            space.activate(cpu);
-            space.memory().platform().load_root(cpu, space.root());
+    pub fn new(space: AddressSpace<'m, SimPlatform>, model: model::Space, failing: bool) -> Self {
+        Process { space, model, failing, seen: Default::default() }
+    }
+
+    /// Has the CPUs run it, instead of what they run now.
+    fn run(&self) {
+        for cpu in [READER, WRITER] {
+            self.space.memory().platform().run(cpu, &self.space);
         }
-        Process { space, model, cpu, failing, seen: Default::default() }
+    }
+
+    /// Has no CPU run it.
+    pub fn stop(&self) {
+        for cpu in [READER, WRITER] {
+            self.space.memory().platform().stop(cpu, &self.space);
+        }
     }
 
     pub fn areas(&self) -> Vec<Area> {
@@ -56,6 +70,7 @@ impl<'m> Process<'m> {
     }
 
     pub fn check(&mut self, machine: &Machine) {
+        self.run();
         self.check_map(machine);
         self.check_counters();
         self.check_contents(machine);
@@ -95,19 +110,19 @@ impl<'m> Process<'m> {
         self.seen.extend(self.model.pages.keys());
         for &at in &self.seen {
             let Some(page) = self.model.pages.get(&at) else {
-                let found = self.look(self.cpu, at, Access::Read);
+                let found = self.look(READER, at, Access::Read);
                 assert_eq!(found, None, "page {at:#x} can still be read");
                 continue;
             };
             let accessible = page.flags.intersects(VmaFlags::ACCESS);
-            match self.look(self.cpu, at, Access::Read) {
+            match self.look(READER, at, Access::Read) {
                 Some(value) => {
                     assert!(accessible, "page {at:#x} can be read");
                     assert_eq!(value, self.model.value(machine, at), "page {at:#x}");
                 }
                 None => assert!(!accessible || page.private.is_none(), "page {at:#x} has gone"),
             }
-            if let Some(value) = self.look(self.cpu + 1, at, Access::Write) {
+            if let Some(value) = self.look(WRITER, at, Access::Write) {
                 let own = page.private.is_some() || page.has(VmaFlags::SHARED);
                 assert!(page.has(VmaFlags::WRITE) && own, "page {at:#x} can be written");
                 assert_eq!(value, self.model.value(machine, at), "page {at:#x}");
@@ -119,12 +134,13 @@ impl<'m> Process<'m> {
     }
 
     pub fn assert_resident(&self, machine: &Machine, range: Range<usize>) {
+        self.run();
         for (&at, page) in self.model.pages.range(range) {
             if page.flags.intersects(VmaFlags::ACCESS)
                 && !page.has(VmaFlags::LOCKONFAULT)
                 && !model::beyond_end(machine, page)
             {
-                let found = self.look(self.cpu, at, Access::Read);
+                let found = self.look(READER, at, Access::Read);
                 assert!(found.is_some(), "page {at:#x} is not resident");
             }
         }
@@ -133,14 +149,14 @@ impl<'m> Process<'m> {
 
 impl Drop for Process<'_> {
     fn drop(&mut self) {
-        self.space.deactivate(self.cpu);
-        self.space.deactivate(self.cpu + 1);
+        self.stop();
     }
 }
 
 impl Process<'_> {
     /// Reads, or writes to, some pages one after the other.
     pub fn touch(&mut self, machine: &mut Machine, addr: usize, pages: usize, write: Option<u64>) {
+        self.run();
         for number in 0..pages {
             let addr = addr + number * PAGE;
             let write = write.map(|value| value + number as u64);
@@ -155,15 +171,15 @@ impl Process<'_> {
                 self.handle_fault(fault.addr, access)
             };
             let found = match write {
-                Some(value) => sim.write_user(self.cpu + 1, root, addr, &value.to_ne_bytes(), fault),
+                Some(value) => sim.write_user(WRITER, root, addr, &value.to_ne_bytes(), fault),
                 None => {
                     let mut bytes = [0; 8];
-                    let found = sim.read_user(self.cpu, root, addr, &mut bytes, fault);
+                    let found = sim.read_user(READER, root, addr, &mut bytes, fault);
                     if found.is_ok() {
                         let value = self.model.value(machine, addr / PAGE);
                         assert_eq!(u64::from_ne_bytes(bytes), value, "read of {addr:#x}");
                         let mut end = [0; 8];
-                        sim.read_user(self.cpu, root, addr + PAGE - 8, &mut end, fault).unwrap();
+                        sim.read_user(READER, root, addr + PAGE - 8, &mut end, fault).unwrap();
                         assert_eq!(end, [0; 8], "end of the page at {addr:#x}");
                     }
                     found
@@ -220,11 +236,12 @@ impl Process<'_> {
     }
 
     pub fn execute(&mut self, machine: &mut Machine, addr: usize) {
+        self.run();
         let areas = self.areas();
         let expected = self.model.access(machine, &areas, addr, model::Access::Execute);
         let sim = self.space.memory().platform();
         let mut found: Result<(), FaultError> = Ok(());
-        while found.is_ok() && sim.translate(self.cpu, self.space.root(), addr, Access::Exec).is_err() {
+        while found.is_ok() && sim.translate(READER, self.space.root(), addr, Access::Exec).is_err() {
             let access = FaultAccess { write: false, execute: true };
             found = self.handle_fault(addr, access);
         }
