@@ -6,6 +6,7 @@ use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::gdt::Segments;
+use mm::CpuTlb;
 use x86_64::registers::model_specific::Msr;
 
 const MSR_FS_BASE: u32 = 0xc000_0100;
@@ -29,6 +30,7 @@ pub struct Cpu {
     pub(super) return_work: AtomicBool,
     id: usize,
     segments: Segments,
+    tlb: CpuTlb,
 }
 
 impl Cpu {
@@ -42,6 +44,7 @@ impl Cpu {
             return_work: AtomicBool::new(false),
             id,
             segments: Segments::new(),
+            tlb: CpuTlb::new(),
         }
     }
 
@@ -60,6 +63,12 @@ impl Cpu {
     /// Number of the CPU, from 0.
     pub fn id(&self) -> usize {
         self.id
+    }
+
+    /// What its TLB may hold.
+    #[inline]
+    pub fn tlb(&self) -> &CpuTlb {
+        &self.tlb
     }
 }
 

@@ -68,6 +68,9 @@ pub fn init() {
     irq::disable();
     // SAFETY: the first CPU installs its own data, once, with interrupts disabled.
     unsafe { cpu::install(&BOOT_CPU) };
+    if paging::enable_pcids() {
+        BOOT_CPU.tlb().use_pcids();
+    }
     trap::init();
     entry::init();
     fpu::init();

@@ -12,18 +12,21 @@
 //! Built once, at boot ([`build`]), before there is an `mm`; from then on the
 //! top-level table does not change, so that each address space can have a copy
 //! of its upper half. Pages of the window come and go through [`map`] and
-//! [`unmap`]. Nothing is writable and executable at once, but for the frames
+//! [`unmap`]. All pages are global, so their translations belong to no PCID.
+//!
+//! Nothing is writable and executable at once, but for the frames
 //! of the image, which no other mapping shows: the direct map has usable RAM only.
 
+use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use mm::{Errno, FrameKind, OwnedFrame, PAGE_SIZE, PMD_SIZE, PUD_SIZE, Pfn, PhysAddr, PhysRange};
+use mm::{Errno, FrameKind, OwnedFrame, PAGE_SIZE, PMD_SIZE, PUD_SIZE, Pfn, PhysAddr, PhysRange, RootLoad};
 use x86_64::VirtAddr;
-use x86_64::instructions::tlb;
-use x86_64::registers::control::{Cr0, Cr0Flags, Cr3, Cr3Flags, Cr4, Cr4Flags};
+use x86_64::instructions::tlb::{self, InvPcidCommand};
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr3, Cr4, Cr4Flags};
 use x86_64::registers::model_specific::{Efer, EferFlags};
-use x86_64::structures::paging::{PageTableFlags, PhysFrame};
+use x86_64::structures::paging::PageTableFlags;
 
 use super::irq::IrqMutex;
 use super::usercopy;
@@ -45,6 +48,9 @@ const ADDRESS_MASK: u64 = 0x000f_ffff_ffff_f000;
 
 /// Physical address of the top-level table.
 static ROOT: AtomicU64 = AtomicU64::new(0);
+
+/// Whether TLBs are tagged with PCIDs.
+static PCIDS: AtomicBool = AtomicBool::new(false);
 
 /// Guards the tables below the window, and hands out its device part.
 static NEXT_DEVICE_PAGE: IrqMutex<usize> = IrqMutex::new(DEVICE_WINDOW);
@@ -239,17 +245,49 @@ pub fn translate(addr: usize) -> Option<PhysAddr> {
     None
 }
 
-/// Loads a top-level table, if it is not the one in use.
+/// Turns PCIDs on, if the CPU has them and `invpcid`. Says whether it has.
+///
+/// The table in use is the kernel's own, loaded without flags.
+pub fn enable_pcids() -> bool {
+    const CPUID1_ECX_PCID: u32 = 1 << 17;
+    const CPUID7_EBX_INVPCID: u32 = 1 << 10;
+    let leaf_7 = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).ebx } else { 0 };
+    let has = __cpuid(1).ecx & CPUID1_ECX_PCID != 0 && leaf_7 & CPUID7_EBX_INVPCID != 0;
+    if has {
+        // SAFETY: the CPU has it, and the PCID in use is 0, as it must be.
+        unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::PCID)) };
+        PCIDS.store(true, Ordering::Relaxed);
+    }
+    has
+}
+
+/// Loads a top-level table.
 ///
 /// # Safety
 ///
 /// Its upper half is the kernel's, and it stays a page table while it is loaded.
-pub unsafe fn load(root: PhysAddr) {
-    let frame = PhysFrame::containing_address(root);
-    if Cr3::read().0 != frame {
-        // SAFETY: the kernel is mapped there as it is here.
-        unsafe { Cr3::write(frame, Cr3Flags::empty()) };
-    }
+/// A PCID other than 0 is used only if PCIDs are on, and what is kept under it
+/// is what the table says.
+pub unsafe fn load(load: RootLoad) {
+    const CR3_KEEP: u64 = 1 << 63;
+    let keep = if load.keep { CR3_KEEP } else { 0 };
+    let value = load.root.as_u64() | u64::from(load.pcid) | keep;
+    // SAFETY: the kernel is mapped there as it is here.
+    unsafe { asm!("mov cr3, {}", in(reg) value, options(nostack, preserves_flags)) };
+}
+
+/// Loads the kernel's own table, of which no program's translations come.
+pub fn load_own() {
+    // SAFETY: it has all that the kernel uses, and stays.
+    unsafe { load(RootLoad { root: root(), pcid: 0, keep: false }) };
+}
+
+/// Drops all translations of the address space in use from this CPU's TLB.
+#[inline]
+pub fn flush_loaded() {
+    let (root, pcid) = Cr3::read_raw();
+    // SAFETY: loads what is loaded; the kernel's own translations are global and stay.
+    unsafe { Cr3::write_raw(root, pcid) };
 }
 
 /// Maps a frame at `addr` in the window, where nothing is.
@@ -294,7 +332,14 @@ pub unsafe fn unmap(addr: usize) -> Option<OwnedFrame> {
     if value & PageTableFlags::PRESENT.bits() == 0 {
         return None;
     }
-    tlb::flush(VirtAddr::new_truncate(addr as u64));
+    if PCIDS.load(Ordering::Relaxed) {
+        // `invlpg` would do if it did not spare global pages on some CPUs with
+        // PCIDs, as Linux knows of them; and this is rare.
+        // SAFETY: PCIDs are on only where there is `invpcid`.
+        unsafe { tlb::flush_pcid(InvPcidCommand::All) };
+    } else {
+        tlb::flush(VirtAddr::new_truncate(addr as u64));
+    }
     // SAFETY: the caller gives up the mapping, and with it the frame.
     Some(unsafe { OwnedFrame::from_raw(Pfn::containing(PhysAddr::new_truncate(value & ADDRESS_MASK)), 0) })
 }

@@ -11,12 +11,11 @@ mod heap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use mm::{CpuSet, Errno, InitError, Memory, PAGE_SIZE, PhysAddr, Platform, TlbFlush};
+use mm::{CpuFlush, CpuSet, Errno, InitError, Memory, PAGE_SIZE, PhysAddr, Platform, TlbFlush};
 use x86_64::VirtAddr;
 use x86_64::instructions::tlb;
-use x86_64::registers::control::Cr3;
 
-use crate::arch::{paging, random};
+use crate::arch::{cpu, paging, random};
 use boot::BootRam;
 
 /// Where physical address 0 would be in the direct map.
@@ -60,8 +59,8 @@ pub unsafe fn init(ram: &BootRam) -> Result<(), InitError> {
 pub struct KernelPlatform;
 
 // SAFETY: 1. the direct map holds all regions handed to `mm`, for good, and is
-// linear. 2. only the calling CPU ever loads an address space, and `flush_tlb`
-// has flushed it on return. 3. there is one CPU, number 0.
+// linear. 2. only the calling CPU ever loads an address space, as `enter` and
+// `leave` ask for, and `flush_tlb` has done what `CpuTlb::flush` says. 3. there is one CPU, number 0.
 unsafe impl Platform for KernelPlatform {
     #[inline]
     fn phys_to_virt(&self, phys: PhysAddr) -> *mut u8 {
@@ -83,18 +82,14 @@ unsafe impl Platform for KernelPlatform {
         if !targets.contains(0) {
             return;
         }
-        let (loaded, flags) = Cr3::read();
-        // Without PCIDs, loading another address space flushed this one.
-        if loaded.start_address() != flush.root {
-            return;
-        }
-        if flush.full {
-            // SAFETY: loads what is loaded; the kernel's own translations are global and stay.
-            unsafe { Cr3::write(loaded, flags) };
-        } else {
-            for page in (flush.start..flush.end).step_by(PAGE_SIZE) {
-                tlb::flush(VirtAddr::new_truncate(page as u64));
+        match cpu::current().tlb().flush(&flush) {
+            CpuFlush::Nothing => {}
+            CpuFlush::Pages => {
+                for page in (flush.start..flush.end).step_by(PAGE_SIZE) {
+                    tlb::flush(VirtAddr::new_truncate(page as u64));
+                }
             }
+            CpuFlush::All => paging::flush_loaded(),
         }
     }
 

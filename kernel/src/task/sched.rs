@@ -197,13 +197,14 @@ impl CpuSlot {
         if self.space.as_ref().is_some_and(|active| Arc::ptr_eq(active, &space)) {
             return;
         }
-        space.activate(id);
+        let tlb = cpu::current().tlb();
+        let load = space.enter(id, tlb);
         // SAFETY: the space shares the kernel's half; the slot keeps it alive
-        // while its tables are in use.
-        unsafe { paging::load(space.root()) };
+        // while its tables are in use. It says itself what may be kept.
+        unsafe { paging::load(load) };
         let previous = self.space.replace(space);
         if let Some(previous) = &previous {
-            previous.deactivate(id);
+            previous.leave(id, tlb);
         }
         self.previous_space = previous;
     }
@@ -229,9 +230,8 @@ pub fn leave_space() {
         let id = cpu::current().id();
         let left = scheduler.cpus[id].space.take();
         if let Some(space) = &left {
-            // SAFETY: the kernel's own tables have all that the kernel uses.
-            unsafe { paging::load(paging::root()) };
-            space.deactivate(id);
+            paging::load_own();
+            space.leave(id, cpu::current().tlb());
         }
         left
     };
