@@ -38,6 +38,8 @@ pub(crate) enum MergeWith {
     /// With all but the VMA it is copied from, which is to stay
     /// (`MREMAP_DONTUNMAP`).
     NotSource,
+    /// With the VMA it is copied from, which ends where it begins, and with all that fit.
+    Growing,
 }
 
 /// What [`VmaTree::plan_map`] has decided. Good until the tree changes.
@@ -61,8 +63,13 @@ impl VmaTree {
     pub(crate) fn plan_map_before<'a>(&self, new: &'a NewMapping, next: Option<Ref<Vma>>) -> MapPlan<'a> {
         let prev = self.before(next);
         let allowed = |vma: &Ref<Vma>| new.merge != MergeWith::NotSource || new.copied_from != Some(*vma);
-        let candidate =
-            Candidate { range: new.range, pgoff: new.pgoff, attributes: new.attributes, pages_of: new.copied_from };
+        let candidate = Candidate {
+            range: new.range,
+            pgoff: new.pgoff,
+            attributes: new.attributes,
+            pages_of: new.copied_from,
+            grows: new.merge == MergeWith::Growing,
+        };
         let fit = candidate.fit(prev.filter(allowed), next.filter(allowed));
         MapPlan { new, prev, next, fit }
     }

@@ -24,13 +24,14 @@ use crate::slab::Ref;
 /// - One has one: it serves both, if its owner is chained to no other. A
 ///   forked child's VMA is chained to its ancestors, for the pages it
 ///   inherited; extended over pages that it did not, it would make the
-///   ancestors' reverse mapping search in vain.
-fn chains_fit(vma: &Vma, other: Option<Ref<Vma>>) -> bool {
+///   ancestors' reverse mapping search in vain. Only when it grows in place
+///   anyway (`grows`), Linux lets it take in what it reaches.
+fn chains_fit(vma: &Vma, other: Option<Ref<Vma>>, grows: bool) -> bool {
     match (vma.anon_vma(), other.and_then(|other| other.anon_vma())) {
         (None, None) => true,
         (Some(one), Some(two)) => one == two,
         (Some(_), None) => vma.has_short_chain(),
-        (None, Some(_)) => other.is_none_or(|other| other.has_short_chain()),
+        (None, Some(_)) => grows || other.is_none_or(|other| other.has_short_chain()),
     }
 }
 
@@ -47,6 +48,8 @@ pub(super) struct Candidate {
     pub(super) attributes: Attributes,
     /// The VMA whose anon_vma the pages in the range have, or will have.
     pub(super) pages_of: Option<Ref<Vma>>,
+    /// It is that VMA which grows into the range.
+    pub(super) grows: bool,
 }
 
 /// The neighbours that a range can become part of.
@@ -91,7 +94,7 @@ impl Candidate {
         (self.attributes.flags ^ other.flags).difference(VmaFlags::IGNORE_MERGE).is_empty()
             && self.attributes.object == other.object
             && self.attributes.name == other.name
-            && chains_fit(vma, self.pages_of)
+            && chains_fit(vma, self.pages_of, self.grows)
     }
 }
 

@@ -35,6 +35,7 @@ impl VmaTree {
                 pgoff: vma.index_of(range.start()),
                 attributes: Attributes { flags, name, object: vma.object() },
                 pages_of: Some(vma),
+                grows: false,
             };
             candidate.fit(vma.prev().filter(|_| at_start), vma.next().filter(|_| at_end))
         } else {

@@ -166,7 +166,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             pgoff: vma.index_of(vma.end()),
             attributes: vma.attributes(),
             copied_from: Some(vma),
-            merge: MergeWith::Any,
+            merge: MergeWith::Growing,
             space: self.id(),
         };
         let plan = state.vmas.plan_map_before(&new, vma.next());

@@ -145,3 +145,19 @@ fn an_address_in_the_first_page_is_no_hint() {
         assert!(addr.is_multiple_of(PMD_SIZE));
     });
 }
+
+#[test]
+fn what_a_child_inherited_takes_in_what_it_grows_up_to() {
+    on_machine(512, |mem| {
+        let parent = Process::new(mem);
+        parent.map_at(BASE, 2);
+        parent.fill(BASE, 2);
+        parent.map_at(BASE + 4 * PAGE, 2);
+        let child = parent.fork().unwrap();
+        assert_eq!(child.space.mremap(BASE, 2 * PAGE, 4 * PAGE, 0, 0), Ok(BASE));
+        assert_eq!(child.map(BASE), "[0-6 rw-p]");
+        child.fill(BASE + 4 * PAGE, 2);
+        parent.assert_zero(BASE + 4 * PAGE, 2);
+        child.assert_filled(BASE, 2);
+    });
+}
