@@ -70,7 +70,8 @@ pub fn new_fifo(permissions: u32) -> Result<Arc<Inode>, Errno> {
     Inode::new(FileSystem::Tmpfs, mode, 1, Body::Fifo(Channel::new()?))
 }
 
-/// The path of the program that the machine was started for, if there is one.
+/// The path of the program that the machine was started for, if there is one: `/NAME`,
+/// or `/bin/NAME` if `/NAME` is a directory.
 ///
 /// # Errors
 /// `ENOMEM`; `EINVAL` for a name that is none.
@@ -92,6 +93,14 @@ pub fn program_path() -> Result<Option<Vec<u8>>, Errno> {
         }
         Some(_) => return Err(Errno::EINVAL),
         None => path.extend_from_slice(&copy_bytes(b"init")?),
+    }
+    let root = super::root()?;
+    let known = walk(&root, &root, &path, true)?.target;
+    if known.is_some_and(|dentry| dentry.inode.is_directory()) {
+        let mut elsewhere = copy_bytes(b"/bin")?;
+        elsewhere.try_reserve(path.len()).map_err(|_| Errno::ENOMEM)?;
+        elsewhere.extend_from_slice(&path);
+        path = elsewhere;
     }
     Ok(Some(path))
 }
