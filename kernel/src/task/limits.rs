@@ -131,6 +131,8 @@ impl Limits {
             data: limits[Resource::Data as usize].soft,
             stack: limits[Resource::Stack as usize].soft,
             memlock: limits[Resource::LockedMemory as usize].soft,
+            // Every process is root's.
+            low_addresses: true,
         }
     }
 }

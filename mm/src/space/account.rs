@@ -5,13 +5,13 @@
 //! resident pages ([`Resident`], changed by faults and unmaps under
 //! page-table locks only, so they are atomic). All are in pages.
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::SpaceError;
 use crate::{Frame, FrameKind, Memory, OutOfMemory, PAGE_SHIFT, Platform, VmaFlags};
 
-/// Resource limits that memory operations enforce, in bytes. `u64::MAX` is
-/// `RLIM_INFINITY`.
+/// What a process may do: resource limits, in bytes (`u64::MAX` is `RLIM_INFINITY`),
+/// and privileges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// `RLIMIT_AS`.
@@ -22,13 +22,15 @@ pub struct Limits {
     pub stack: u64,
     /// `RLIMIT_MEMLOCK`.
     pub memlock: u64,
+    /// Whether fixed addresses may be below `vm.mmap_min_addr` (`CAP_SYS_RAWIO`).
+    pub low_addresses: bool,
 }
 
 impl Default for Limits {
     /// What Linux gives its first process, but for locked memory, which is
     /// not limited: everything here runs as root.
     fn default() -> Limits {
-        Limits { address_space: u64::MAX, data: u64::MAX, stack: 8 << 20, memlock: u64::MAX }
+        Limits { address_space: u64::MAX, data: u64::MAX, stack: 8 << 20, memlock: u64::MAX, low_addresses: false }
     }
 }
 
@@ -39,6 +41,7 @@ pub(crate) struct LimitCells {
     data: AtomicU64,
     stack: AtomicU64,
     memlock: AtomicU64,
+    low_addresses: AtomicBool,
 }
 
 impl LimitCells {
@@ -48,6 +51,7 @@ impl LimitCells {
             data: AtomicU64::new(limits.data),
             stack: AtomicU64::new(limits.stack),
             memlock: AtomicU64::new(limits.memlock),
+            low_addresses: AtomicBool::new(limits.low_addresses),
         }
     }
 
@@ -57,6 +61,7 @@ impl LimitCells {
             data: self.data.load(Relaxed),
             stack: self.stack.load(Relaxed),
             memlock: self.memlock.load(Relaxed),
+            low_addresses: self.low_addresses.load(Relaxed),
         }
     }
 
@@ -65,6 +70,7 @@ impl LimitCells {
         self.data.store(limits.data, Relaxed);
         self.stack.store(limits.stack, Relaxed);
         self.memlock.store(limits.memlock, Relaxed);
+        self.low_addresses.store(limits.low_addresses, Relaxed);
     }
 }
 

@@ -92,7 +92,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         }
         let anonymous = request.file.is_none() && raw & TYPE_MASK == TYPE_PRIVATE;
         let want = Placement::new(addr, len, flags, anonymous);
-        let start = state.place(want, sysctl.mmap_min_addr())?;
+        let start = state.place(want, sysctl.mmap_min_addr(), self.limits.get().low_addresses)?;
         let range = PageRange::from_len(start, len).ok_or(SpaceError::NoRoom)?;
         if flags.contains(MapFlags::FIXED_NOREPLACE) && state.vmas.overlaps(range) {
             return Err(SpaceError::Exists);

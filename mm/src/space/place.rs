@@ -46,8 +46,8 @@ impl State {
     ///
     /// `NoRoom` if nothing is free or the range leaves user space, `Invalid`
     /// for an unaligned fixed address, `BelowMinimum` for a fixed address
-    /// below `min_addr`.
-    pub fn place(&self, want: Placement, min_addr: usize) -> Result<usize, SpaceError> {
+    /// below `min_addr`, unless `low_addresses`.
+    pub fn place(&self, want: Placement, min_addr: usize, low_addresses: bool) -> Result<usize, SpaceError> {
         if want.len > TASK_SIZE {
             return Err(SpaceError::NoRoom);
         }
@@ -56,7 +56,7 @@ impl State {
                 Err(SpaceError::NoRoom)
             } else if !is_page_aligned(want.addr) {
                 Err(SpaceError::Invalid)
-            } else if want.addr < min_addr {
+            } else if want.addr < min_addr && !low_addresses {
                 Err(SpaceError::BelowMinimum)
             } else {
                 Ok(want.addr)

@@ -232,7 +232,8 @@ impl<P: Platform> AddressSpace<'_, P> {
             low: false,
             anonymous: vma.object().is_none(),
         };
-        let start = state.place(want, self.mem.sysctl().mmap_min_addr())?;
+        let low_addresses = self.limits.get().low_addresses;
+        let start = state.place(want, self.mem.sysctl().mmap_min_addr(), low_addresses)?;
         PageRange::from_len(start, remap.new_len).ok_or(SpaceError::NoRoom)
     }
 }

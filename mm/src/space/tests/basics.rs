@@ -277,3 +277,16 @@ fn a_grown_move_onto_a_mapping_leaves_no_table_behind() {
         p.space.verify();
     });
 }
+
+#[test]
+fn low_addresses_need_the_privilege() {
+    on_machine(1024, |mem| {
+        let p = Process::new(mem);
+        assert_eq!(p.mmap(0, PAGE, RW, PRIVATE | ANON | FIXED), Err(SpaceError::BelowMinimum));
+        p.space.set_limits(Limits { low_addresses: true, ..Limits::default() });
+        assert_eq!(p.mmap(0, PAGE, RW, PRIVATE | ANON | FIXED), Ok(0));
+        p.write(0, 5).unwrap();
+        assert_eq!(p.fork().unwrap().read(0), Ok(5));
+        assert!(p.mmap(PAGE, PAGE, RW, PRIVATE | ANON).unwrap() >= mem.sysctl().mmap_min_addr());
+    });
+}

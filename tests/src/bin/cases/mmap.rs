@@ -13,7 +13,7 @@ cases!["mmap":
     growsdown_grows, growsdown_repels_hints, growsdown_allows_fixed, growsdown_blocked, growsdown_past_none,
     growsdown_in_steps, noreserve_huge, stack_flag, in_32_bits, without_access, read_only, write_only_reads,
     not_executable, executable, thp_sized_is_aligned, many_mappings, map_count_limit, address_space_limit,
-    reuses_freed_room,
+    low_addresses, reuses_freed_room,
 ];
 
 fn reads_zero() -> Outcome {
@@ -362,6 +362,28 @@ fn address_space_limit() -> Outcome {
     check_eq!(sys::mremap(addr, PAGE, 2 * PAGE, MAYMOVE, 0), Err(Errno(libc::ENOMEM)));
     // What replaces as much as it maps is not over the limit.
     check_eq!(sys::mmap(addr, PAGE, R, ANON | FIXED)?, addr);
+    Ok(())
+}
+
+/// Who may use ports may map page 0; a place is never chosen there.
+fn low_addresses() -> Outcome {
+    const CAP_SYS_RAWIO: u64 = 1 << 17;
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap_or("0");
+    let privileged = u64::from_str_radix(effective, 16)? & CAP_SYS_RAWIO != 0;
+    for addr in [0, PAGE, 15 * PAGE] {
+        let expected = if privileged { Ok(addr) } else { Err(Errno(libc::EPERM)) };
+        check_eq!(sys::mmap(addr, PAGE, RW, ANON | FIXED), expected);
+        if privileged {
+            mem::write(addr + 5, 7)?;
+            check_eq!(mem::read(addr + 5)?, 7);
+            sys::munmap(addr, PAGE)?;
+        }
+        let from = sys::mmap(0, PAGE, RW, ANON)?;
+        check_eq!(sys::mremap(from, PAGE, PAGE, TO, addr), expected);
+        check!(sys::mmap(addr.max(1), PAGE, RW, ANON)? >= 1 << 16);
+        sys::munmap(addr, PAGE)?;
+    }
     Ok(())
 }
 
