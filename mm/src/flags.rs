@@ -63,6 +63,8 @@ bitflags! {
         const PFNMAP = 1 << 24;
         /// A stack in the making: exec has not yet put it in its final place.
         const TEMP_STACK = 1 << 25;
+        /// `dp`: may be dropped when memory is short (`MAP_DROPPABLE`); cannot be locked.
+        const DROPPABLE = 1 << 26;
 
         /// The three access permissions.
         const ACCESS = Self::READ.bits() | Self::WRITE.bits() | Self::EXEC.bits();
@@ -80,7 +82,7 @@ bitflags! {
 impl VmaFlags {
     /// The two-letter codes of the flags, as `VmFlags` in `/proc/PID/smaps` shows them.
     pub fn codes(self) -> impl Iterator<Item = &'static str> {
-        const CODES: [(VmaFlags, &str); 25] = [
+        const CODES: [(VmaFlags, &str); 26] = [
             (VmaFlags::READ, "rd"),
             (VmaFlags::WRITE, "wr"),
             (VmaFlags::EXEC, "ex"),
@@ -105,6 +107,7 @@ impl VmaFlags {
             (VmaFlags::HUGEPAGE, "hg"),
             (VmaFlags::NOHUGEPAGE, "nh"),
             (VmaFlags::MERGEABLE, "mg"),
+            (VmaFlags::DROPPABLE, "dp"),
             (VmaFlags::SEALED, "sl"),
         ];
         CODES.iter().filter(move |(flag, _)| self.contains(*flag)).map(|(_, code)| *code)

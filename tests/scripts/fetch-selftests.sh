@@ -1,29 +1,81 @@
 #!/bin/sh
-# Builds the memory-management selftests of Linux 6.1, unmodified and statically.
+# Builds memory-management selftests of Linux, unmodified and statically: those of 6.1 and
+# those of the newest Linux whose source Debian packages.
 #
-# The sources come from the Debian package linux-source-6.1; only what these tests consist of
-# is unpacked, to build/debian/selftests. Finished binaries are not built again.
+# Only what these tests consist of is unpacked, to build/debian/selftests/VERSION/source; the
+# programs are in VERSION/bin, and `newest` is a link to that version. What is there already
+# is neither fetched nor built again.
 set -eu
 . "$(dirname "$0")/debian.sh"
 
-tests="mremap_test mremap_dontunmap map_fixed_noreplace map_populate"
-dir=$DEBIAN/selftests
-mkdir -p "$dir"
+# The newest is what it was when it was first asked for.
+newest_version() {
+    if [ -L "$DEBIAN/selftests/newest" ]; then
+        readlink "$DEBIAN/selftests/newest"
+    else
+        update
+        apt apt-cache search --names-only '^linux-source-[0-9]+\.[0-9]+$' |
+            sed -E 's/^linux-source-([0-9.]+) .*/\1/' | sort -V | tail -n 1
+    fi
+}
 
-if [ ! -e "$dir/.unpacked" ]; then
+# unpack VERSION PATTERN…: what of Linux's source matches.
+unpack() {
+    dir=$DEBIAN/selftests/$1
+    [ ! -e "$dir/.unpacked" ] || return 0
     update
-    deb=$(download linux-source-6.1)
+    deb=$(download "linux-source-$1")
+    shift
     echo "Unpacking the selftests of $(basename "$deb" .deb) …" >&2
-    dpkg --fsys-tarfile "$deb" | tar -xO ./usr/src/linux-source-6.1.tar.xz |
-        tar -xJ -C "$dir" --strip-components=4 --wildcards \
-            '*/tools/testing/selftests/vm/*.[ch]' '*/tools/testing/selftests/kselftest.h'
+    mkdir -p "$dir/source"
+    dpkg --fsys-tarfile "$deb" | tar -xO --wildcards './usr/src/linux-source-*.tar.xz' |
+        tar -xJ -C "$dir/source" --strip-components=1 --wildcards "$@"
     rm -f "$deb"
     touch "$dir/.unpacked"
-fi
+}
 
-mkdir -p "$dir/bin"
-for test in $tests; do
-    if [ ! -e "$dir/bin/$test" ]; then
-        gcc -static -O1 -w -I"$dir" -o "$dir/bin/$test" "$dir/vm/$test.c" -lpthread
+# build VERSION TEST OPTION…: one program, with the compiler's options.
+build() {
+    dir=$DEBIAN/selftests/$1
+    program=$dir/bin/$2
+    shift 2
+    [ ! -e "$program" ] || return 0
+    mkdir -p "$dir/bin"
+    gcc -static -O2 -w -U_FORTIFY_SOURCE -o "$program" "$@" -lrt -lpthread -lm
+}
+
+# libcap for static programs, unless the system has it.
+libcap() {
+    dir=$DEBIAN/selftests/libcap
+    if [ ! -e /usr/include/sys/capability.h ] && [ ! -e "$dir/usr/include/sys/capability.h" ]; then
+        update
+        deb=$(download libcap-dev)
+        mkdir -p "$dir"
+        dpkg --fsys-tarfile "$deb" | tar -x -C "$dir" --wildcards './usr/include/*' './usr/lib/*.a'
+        rm -f "$deb"
     fi
+}
+
+unpack 6.1 '*/tools/testing/selftests/vm/*.[ch]' '*/tools/testing/selftests/*.h'
+selftests=$DEBIAN/selftests/6.1/source/tools/testing/selftests
+for test in mremap_test mremap_dontunmap map_fixed_noreplace map_populate; do
+    build 6.1 $test -I"$selftests" "$selftests/vm/$test.c"
 done
+
+version=$(newest_version)
+unpack "$version" '*/tools/testing/selftests/mm/*.[ch]' '*/tools/testing/selftests/*.h' '*/tools/include/*' '*/tools/arch/x86/include/*'
+libcap
+tools=$DEBIAN/selftests/$version/source/tools
+mm=$tools/testing/selftests/mm
+common=
+for file in vm_util.c hugepage_settings.c; do
+    [ ! -e "$mm/$file" ] || common="$common $mm/$file"
+done
+for test in mremap_test mremap_dontunmap map_fixed_noreplace map_populate \
+    mlock2-tests mlock-random-test madv_populate; do
+    # shellcheck disable=SC2086 # several files
+    build "$version" $test -D_GNU_SOURCE= -I"$mm" -I"$mm/.." -I"$tools/include" -isystem "$tools/include/uapi" \
+        -I"$DEBIAN/selftests/libcap/usr/include" "$mm/$test.c" $common \
+        -L"$DEBIAN/selftests/libcap/usr/lib/x86_64-linux-gnu" $([ $test != mlock-random-test ] || echo -lcap)
+done
+ln -sfn "$version" "$DEBIAN/selftests/newest"

@@ -102,7 +102,11 @@ impl Action {
             Action::Reclaim => locked,
             Action::MayFree => locked || !anonymous,
             Action::Drop { locked: also } => flags.contains(VmaFlags::PFNMAP) || (locked && !also),
-            Action::Flags { set, .. } => set.contains(VmaFlags::WIPEONFORK) && !anonymous,
+            Action::Flags { set, clear } => {
+                set.contains(VmaFlags::WIPEONFORK) && !anonymous
+                    || clear.intersects(VmaFlags::WIPEONFORK | VmaFlags::DONTDUMP)
+                        && flags.contains(VmaFlags::DROPPABLE)
+            }
             Action::Nothing | Action::Populate { .. } => false,
         };
         if refused {

@@ -138,8 +138,8 @@ impl<P: Platform> AddressSpace<'_, P> {
     ) -> Result<(), SpaceError> {
         let old = vma.flags();
         let new = old.difference(VmaFlags::LOCKED_MASK) | lock;
-        // Special mappings cannot be locked, and say nothing of it.
-        if new == old || old.intersects(VmaFlags::SPECIAL) {
+        // Special mappings cannot be locked, and say nothing of it; nor can what may be dropped.
+        if new == old || old.intersects(VmaFlags::SPECIAL | VmaFlags::DROPPABLE) {
             return Ok(());
         }
         let range = PageRange::new(start, end).ok_or(SpaceError::NotMapped)?;

@@ -40,6 +40,8 @@ const TYPE_MASK: usize = 0xf;
 const TYPE_SHARED: usize = 1;
 const TYPE_PRIVATE: usize = 2;
 const TYPE_SHARED_VALIDATE: usize = 3;
+/// `MAP_DROPPABLE`.
+const TYPE_DROPPABLE: usize = 8;
 /// Of `MAP_SHARED_VALIDATE`: `MAP_ABOVE4G`, `MAP_UNINITIALIZED` and the bits of
 /// `MAP_HUGE_2MB` and `MAP_HUGE_1GB`, which mean nothing here.
 const UNUSED_FLAGS: usize = 0x7c00_0080;
@@ -212,6 +214,7 @@ fn check_type<P: Platform>(
             TYPE_SHARED if grows => Err(SpaceError::Invalid),
             TYPE_SHARED => Ok(flags | VmaFlags::SHARED | VmaFlags::MAY_SHARE),
             TYPE_PRIVATE => Ok(flags),
+            TYPE_DROPPABLE => droppable(raw, flags),
             _ => Err(SpaceError::Invalid),
         };
     };
@@ -239,4 +242,15 @@ fn check_type<P: Platform>(
         return Err(SpaceError::AccessDenied);
     }
     if grows { Err(SpaceError::Invalid) } else { Ok(flags) }
+}
+
+/// Completes the flags of memory that may be dropped: neither locked, reserved,
+/// inherited nor dumped.
+fn droppable(raw: usize, flags: VmaFlags) -> Result<VmaFlags, SpaceError> {
+    let refused = (MapFlags::LOCKED | MapFlags::HUGETLB).bits() as usize;
+    if raw & refused != 0 || flags.contains(VmaFlags::GROWSDOWN) {
+        return Err(SpaceError::Invalid);
+    }
+    let added = VmaFlags::DROPPABLE | VmaFlags::NORESERVE | VmaFlags::WIPEONFORK | VmaFlags::DONTDUMP;
+    Ok(flags.difference(VmaFlags::LOCKED_MASK) | added)
 }

@@ -43,6 +43,7 @@ mod mmap;
 mod mprotect;
 mod mremap;
 mod munmap;
+mod pages;
 mod place;
 mod populate;
 mod stack;
@@ -57,6 +58,7 @@ pub use error::{FaultError, SpaceError};
 pub use fault::FaultAccess;
 pub use inspect::{VmaInfo, VmaKind, VmaPages};
 pub use mmap::{MappedFile, MmapRequest};
+pub use pages::MappedPage;
 #[cfg(any(test, feature = "sim"))]
 pub use verify::verify_all;
 

@@ -70,6 +70,10 @@ impl<P: Platform> AddressSpace<'_, P> {
         while at < range.end() {
             let state = self.mmap.read();
             let vma = state.vmas.lookup(at).ok_or(SpaceError::NotMapped)?;
+            // x86 lets a program read what it may only write; this does not.
+            if !access.write && !vma.flags().contains(VmaFlags::READ) {
+                return Err(SpaceError::Invalid);
+            }
             let stop = vma.end().min(range.end());
             let part = PageRange::new(at, stop).ok_or(SpaceError::NotMapped)?;
             // A program could read what it may only write, but this is not what it asks for.

@@ -7,6 +7,7 @@
 
 mod maps;
 mod maps_query;
+mod pagemap;
 mod process;
 mod sysctl;
 mod system;
@@ -117,6 +118,9 @@ pub fn open(dentry: Arc<Dentry>, node: Node, flags: u32) -> Result<Arc<File>, Er
     match node {
         Node::ProcessFile { pid, file: process::ProcessFile::Mem, .. } => {
             File::new(dentry, process::Memory::of(pid)?, flags)
+        }
+        Node::ProcessFile { pid, file: process::ProcessFile::PageMap, .. } => {
+            File::new(dentry, pagemap::PageMap::of(pid)?, flags)
         }
         Node::Sysctl(setting) if writes(flags) && !setting.is_writable() => Err(Errno::EACCES),
         Node::Sysctl(setting) => File::new(dentry, ProcText::new(node, Some(setting)), flags),

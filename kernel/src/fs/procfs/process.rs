@@ -41,6 +41,8 @@ pub enum ProcessFile {
     MountInfo,
     /// `mounts`
     Mounts,
+    /// `pagemap`
+    PageMap,
     /// `stat`
     Stat,
     /// `statm`
@@ -53,7 +55,7 @@ impl ProcessFile {
     /// Permission bits.
     pub fn permissions(self) -> u32 {
         match self {
-            ProcessFile::Auxv | ProcessFile::Environment => 0o400,
+            ProcessFile::Auxv | ProcessFile::Environment | ProcessFile::PageMap => 0o400,
             ProcessFile::Comm => 0o644,
             ProcessFile::Mem => 0o600,
             _ => 0o444,
@@ -157,7 +159,7 @@ pub fn text(pid: u32, tid: u32, file: ProcessFile) -> Result<Text, Errno> {
         (ProcessFile::Status, _) => status(&process, thread(&process, tid)?.as_deref(), tid, text),
         // A process that has exited has no memory to show.
         (_, None) => Ok(()),
-        (ProcessFile::Mem, _) => Err(Errno::EINVAL),
+        (ProcessFile::Mem | ProcessFile::PageMap, _) => Err(Errno::EINVAL),
     })
 }
 

@@ -120,7 +120,7 @@ const SYS_FS: [Entry; 3] = [
 ];
 
 /// The files of a process; a thread's directory has the same.
-const PROCESS_FILES: [(&str, ProcessFile); 13] = [
+const PROCESS_FILES: [(&str, ProcessFile); 14] = [
     ("auxv", ProcessFile::Auxv),
     ("cmdline", ProcessFile::CommandLine),
     ("comm", ProcessFile::Comm),
@@ -130,6 +130,7 @@ const PROCESS_FILES: [(&str, ProcessFile); 13] = [
     ("mem", ProcessFile::Mem),
     ("mountinfo", ProcessFile::MountInfo),
     ("mounts", ProcessFile::Mounts),
+    ("pagemap", ProcessFile::PageMap),
     ("smaps", ProcessFile::MapDetails),
     ("stat", ProcessFile::Stat),
     ("statm", ProcessFile::StatM),

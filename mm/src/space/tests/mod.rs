@@ -11,6 +11,7 @@ mod linux_layout;
 mod linux_merge;
 mod linux_mremap;
 mod model;
+mod pages;
 mod property;
 mod snapshot;
 mod switching;

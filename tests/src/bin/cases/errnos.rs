@@ -125,8 +125,7 @@ fn mmap_flags() -> Outcome {
         show(&format!("mmap private flag {flag:#x}"), &arena, &[addr], result, PAGE);
         sys::munmap(addr, PAGE)?;
     }
-    // 8 is MAP_DROPPABLE, which is not there yet.
-    for kind in [0, 4, 12] {
+    for kind in [0, 4, 8, 12] {
         let result = sys::mmap(0, PAGE, RW, kind | libc::MAP_ANONYMOUS as usize);
         show(&format!("mmap type {kind}"), &arena, &[], result, PAGE);
     }

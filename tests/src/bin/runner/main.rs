@@ -17,6 +17,7 @@ mod report;
 mod shrink;
 mod suite;
 mod surroundings;
+mod tap;
 mod transcript;
 
 use std::path::PathBuf;

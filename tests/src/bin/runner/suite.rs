@@ -21,6 +21,7 @@ use crate::elf;
 use crate::process::{self, Output};
 use crate::report::{Group, Report, Verdict};
 use crate::surroundings;
+use crate::tap;
 use crate::transcript;
 
 #[derive(Args, Debug)]
@@ -145,6 +146,8 @@ enum Expect {
     Shows(i32, Vec<&'static str>),
     /// Status 0 here and on Linux, whatever is printed.
     Succeeds,
+    /// The checks of a selftest of Linux's, each as on Linux; these may fail.
+    Checks(Vec<&'static str>),
     /// A line `NAME: RESULT` for each of many things, as on Linux; but this for these names.
     Lines(Vec<(&'static str, &'static str)>),
 }
@@ -205,6 +208,18 @@ pub fn run(args: &TestArgs, places: &Places) -> Result<ExitCode> {
     });
     Ok(if report.finish() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
+
+/// Selftests of the newest Linux, and those of their checks that may fail here: one
+/// needs `userfaultfd`, without which it fails on Linux as well.
+const NEWEST_SELFTESTS: [(&str, &[&str]); 7] = [
+    ("mremap_test", &["mremap move multiple invalid vmas"]),
+    ("mremap_dontunmap", &[]),
+    ("map_fixed_noreplace", &[]),
+    ("map_populate", &[]),
+    ("mlock2-tests", &[]),
+    ("mlock-random-test", &[]),
+    ("madv_populate", &[]),
+];
 
 /// Every test there is.
 fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>> {
@@ -290,10 +305,17 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
     let reading = Program { stdin: Some(input), ..shell("read a; echo \"[$a]\"; wc; echo $#") };
     add("busybox: its input", &reading, BIOS, Expect::Same);
 
-    for name in ["mremap_test", "mremap_dontunmap", "map_fixed_noreplace", "map_populate"] {
-        let mut program = Program::new(places.build.join("debian/selftests/bin").join(name), &[]);
+    let selftest = |version: &str, name: &str| {
+        let mut program = Program::new(places.build.join("debian/selftests").join(version).join("bin").join(name), &[]);
         program.seconds = 600;
-        add(&format!("Linux's selftest {name}"), &program, BIOS, Expect::Succeeds);
+        program
+    };
+    for name in ["mremap_test", "mremap_dontunmap", "map_fixed_noreplace", "map_populate"] {
+        add(&format!("selftest {name} of Linux 6.1"), &selftest("6.1", name), BIOS, Expect::Succeeds);
+    }
+    for (name, lacking) in NEWEST_SELFTESTS {
+        let expect = Expect::Checks(lacking.to_vec());
+        add(&format!("selftest {name} of the newest Linux"), &selftest("newest", name), BIOS, expect);
     }
     bad_programs(places, scratch, &mut add)?;
     Ok(tests)
@@ -334,6 +356,14 @@ fn bad_programs(places: &Places, scratch: &Path, add: &mut impl FnMut(&str, &Pro
     for (name, status) in direct {
         let program = Program::new(directory.join(name), &[]);
         add(&format!("first program: {name}"), &program, BIOS, Expect::Shows(status, Vec::new()));
+    }
+    // Names that the root directory has already.
+    let named = scratch.join("named");
+    fs::create_dir_all(&named)?;
+    for name in ["dev", "proc", "tmp"] {
+        fs::copy(directory.join("good"), named.join(name))?;
+        let program = Program::new(named.join(name), &[]);
+        add(&format!("first program: called {name}"), &program, BIOS, Expect::Shows(7, Vec::new()));
     }
     Ok(())
 }
@@ -381,6 +411,21 @@ fn check(test: &Test, places: &Places, oracles: &Oracle) -> Vec<(String, Verdict
             }
             one(verdict(complaints))
         }
+        Expect::Checks(lacking) => match oracle(oracles, &test.program) {
+            Ok(linux) => {
+                let mut results = tap::compare(&linux.text(), &here.text(), lacking);
+                if linux.status != 0 || results.is_empty() {
+                    complaints.push(format!("on Linux it exits with {} after {} checks", linux.status, results.len()));
+                }
+                if here.status != 0 {
+                    complaints.push(format!("exits with {}", here.status));
+                    complaints.extend(tail(&here));
+                }
+                results.push(("the whole run".to_owned(), verdict(complaints)));
+                results
+            }
+            Err(reason) => failed(vec![reason]),
+        },
         Expect::Lines(refused) => match oracle(oracles, &test.program) {
             Ok(linux) => compare_lines(&linux, &here, refused, complaints),
             Err(reason) => failed(vec![reason]),
