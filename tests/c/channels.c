@@ -22,10 +22,12 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -475,6 +477,49 @@ static void sockets(void)
 	close(fds[1]);
 }
 
+/* Buffers whose end is not mapped. */
+static void faults(void)
+{
+	printf("-- faults\n");
+	char *end = (char *)mmap(0, 12288, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) + 8192;
+	munmap(end, 4096);
+	int fds[2];
+	pipe2(fds, O_NONBLOCK);
+	write(fds[1], big, 4096);
+	write(fds[1], big, 4096);
+	TRY(read(fds[0], end - 50, 8192));
+	TRY(read(fds[0], end - 4100, 8192));
+	TRY(read(fds[0], end, 100));
+	TRY(read(fds[0], big, sizeof big));
+	TRY(write(fds[1], end, 100));
+	TRY(write(fds[1], end - 50, 100));
+	TRY(write(fds[1], end - 5000, 8192));
+	TRY(read(fds[0], big, sizeof big));
+	struct iovec parts[2] = {{big, 10}, {end, 10}};
+	TRY(writev(fds[1], parts, 2));
+	TRY(read(fds[0], big, sizeof big));
+	close(fds[0]);
+	close(fds[1]);
+	socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds);
+	write(fds[1], big, 100);
+	TRY(read(fds[0], end - 50, 100));
+	TRY(read(fds[0], big, 100));
+	TRY(write(fds[1], end - 50, 100));
+	TRY(read(fds[0], big, 100));
+	close(fds[0]);
+	close(fds[1]);
+	/* A message that cannot be delivered is lost. */
+	socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, fds);
+	write(fds[1], big, 100);
+	TRY(read(fds[0], end - 50, 100));
+	TRY(read(fds[0], big, 100));
+	TRY(write(fds[1], end - 50, 100));
+	TRY(read(fds[0], big, 100));
+	close(fds[0]);
+	close(fds[1]);
+	munmap(end - 8192, 8192);
+}
+
 int main(void)
 {
 	/* Whatever descriptors were inherited. */
@@ -486,5 +531,6 @@ int main(void)
 	counters();
 	epolls();
 	sockets();
+	faults();
 	return 0;
 }

@@ -8,6 +8,10 @@
 //!
 //! A channel carries either a stream of bytes or messages; a message is in the
 //! ring as its length, in [`HEADER`] bytes, and its contents.
+//!
+//! Where user memory ends half way, what was moved of a page of the ring counts as not
+//! moved, and of a message or an atomic write nothing was: as on Linux, whose pipes
+//! and sockets move whole buffers.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -181,13 +185,14 @@ impl Channel {
         let mut header = [0; HEADER];
         copy_out(&ring, at, &mut Sink::kernel(&mut header), HEADER)?;
         let len = u32::from_le_bytes(header) as usize;
-        let done = copy_out(&ring, at + HEADER as u64, sink, len)?;
+        let wanted = len.min(sink.remaining());
+        let done = copy_out(&ring, at + HEADER as u64, sink, len);
         self.read.fetch_add((HEADER + len) as u64, Ordering::Release);
-        Ok(Some(done))
+        if done? < wanted { Err(Errno::EFAULT) } else { Ok(Some(wanted)) }
     }
 
     /// Moves bytes from `source` into the ring, without waiting, if there is
-    /// room for at least `least`.
+    /// room for at least `least`; fewer are not moved.
     fn put_bytes(&self, source: &mut Source<'_>, least: usize) -> Result<usize, Errno> {
         let mut ring = self.ring.lock()?;
         if self.room() < least {
@@ -195,6 +200,9 @@ impl Channel {
         }
         let at = self.written.load(Ordering::Relaxed);
         let done = copy_in(&mut ring, at, source, self.room())?;
+        if done < least {
+            return Err(Errno::EFAULT);
+        }
         self.written.fetch_add(done as u64, Ordering::Release);
         Ok(done)
     }
@@ -303,6 +311,7 @@ fn copy_out(ring: &Ring, at: u64, sink: &mut Sink<'_>, limit: usize) -> Result<u
             return Ok(done);
         };
         match sink.put(&page.bytes()[start..start + count]) {
+            Ok(moved) if moved < count => return partial(done, Errno::EFAULT),
             Ok(count) => done += count,
             Err(error) => return partial(done, error),
         }
@@ -320,6 +329,7 @@ fn copy_in(ring: &mut Ring, at: u64, source: &mut Source<'_>, limit: usize) -> R
             return Ok(done);
         }
         match fill_page(&mut ring[at / PAGE_SIZE % PAGES], source, start, count) {
+            Ok(moved) if moved < count => return partial(done, Errno::EFAULT),
             Ok(count) => done += count,
             Err(error) => return partial(done, error),
         }
