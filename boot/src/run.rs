@@ -67,7 +67,7 @@ pub struct RunArgs {
     /// The program's standard input: inherit, null, or a file
     #[arg(long, default_value = "inherit")]
     stdin: OsString,
-    /// The program's argv[0], instead of its path in the guest
+    /// The program's `argv[0]`, instead of its path in the guest
     #[arg(long)]
     arg0: Option<OsString>,
     /// The UEFI firmware
