@@ -6,7 +6,7 @@
 //! circle. `/proc` makes dentries afresh at every look-up. Files without a
 //! name have a dentry without a parent.
 //!
-//! [`Dentry::name`] and the parent change under the tree's change lock
+//! A name and its parent change under the tree's change lock
 //! ([`super::tmpfs`]); readers see one place or the other, never a mixture.
 
 use alloc::sync::Arc;

@@ -1,7 +1,7 @@
 //! Processes and threads: scheduling, signals, fork, exec, exit, wait, futexes.
 //!
 //! A [`Thread`](thread::Thread) is what the scheduler switches between; a
-//! [`Process`](process::Process) is what threads share. The functions here are
+//! [`Process`] is what threads share. The functions here are
 //! what the processor's traps and the timer call.
 
 pub mod clone;

@@ -5,9 +5,9 @@
 //! - A process's `state` lock is its "signal lock": it guards the shared
 //!   pending queue, the list of threads and the stop and exit states.
 //! - A thread's `blocked` mask is changed by that thread alone.
-//! - A thread for which a deliverable signal is pending has its
-//!   [`Work::SIGNAL`](super::thread::Work) bit set, so that it looks before it
-//!   returns to user mode, and does not sleep interruptibly.
+//! - A thread for which a deliverable signal is pending has
+//!   [signal work](super::thread::Thread::has_signal_work) to do: it looks
+//!   before it returns to user mode, and does not sleep interruptibly.
 
 pub mod action;
 pub mod deliver;
