@@ -308,3 +308,55 @@ fn mprotect_to_grow_down_is_einval_where_nothing_does() {
         assert_eq!(p.map(BASE), "[0-1 r--p][10-14 rw-p]");
     });
 }
+
+/// Three mappings of four pages each, which is as many as there may be.
+fn at_the_limit_of_mappings(test: impl FnOnce(&Process<'_>)) {
+    with_process(|p| {
+        for at in [0, 10, 20] {
+            p.map_at(BASE + at * PAGE, 4);
+        }
+        p.space.memory().sysctl().set_max_map_count(3);
+        test(p);
+    });
+}
+
+#[test]
+fn at_the_limit_of_mappings_a_hole_in_one_is_enomem_and_changes_nothing() {
+    at_the_limit_of_mappings(|p| {
+        let munmap = |page, pages| p.space.munmap(BASE + page * PAGE, pages * PAGE).map_err(Errno::from);
+        assert_eq!(munmap(1, 2), Err(Errno::ENOMEM));
+        assert_eq!(p.map(BASE), "[0-4 rw-p][10-14 rw-p][20-24 rw-p]");
+        // Ends, and whole mappings, make none more.
+        assert_eq!(munmap(0, 1), Ok(()));
+        assert_eq!(munmap(13, 8), Ok(()));
+        assert_eq!(munmap(10, 3), Ok(()));
+        assert_eq!(p.map(BASE), "[1-4 rw-p][21-24 rw-p]");
+        // One below the limit there is room for one split.
+        assert_eq!(munmap(2, 1), Ok(()));
+        assert_eq!(p.map(BASE), "[1-2 rw-p][3-4 rw-p][21-24 rw-p]");
+    });
+}
+
+#[test]
+fn at_the_limit_of_mappings_a_split_is_enomem_and_changes_nothing() {
+    at_the_limit_of_mappings(|p| {
+        let protect = |page, pages| p.space.mprotect(BASE + page * PAGE, pages * PAGE, READ).map_err(Errno::from);
+        assert_eq!(protect(0, 1), Err(Errno::ENOMEM));
+        assert_eq!(p.space.mlock(BASE, PAGE, 0).map_err(Errno::from), Err(Errno::ENOMEM));
+        assert_eq!(p.map(BASE), "[0-4 rw-p][10-14 rw-p][20-24 rw-p]");
+        assert_eq!(protect(10, 4), Ok(()));
+        p.space.munmap(BASE, 4 * PAGE).unwrap();
+        assert_eq!(protect(20, 2), Ok(()));
+        assert_eq!(p.map(BASE), "[10-14 r--p][20-22 r--p][22-24 rw-p]");
+    });
+}
+
+#[test]
+fn one_mapping_more_than_the_limit_can_be_made_and_no_second() {
+    at_the_limit_of_mappings(|p| {
+        assert_eq!(mmap(p, BASE + 30 * PAGE, PAGE, RW, PLAIN | FIXED), Ok(BASE + 30 * PAGE));
+        assert_eq!(mmap(p, BASE + 40 * PAGE, PAGE, RW, PLAIN | FIXED), Err(Errno::ENOMEM));
+        p.space.munmap(BASE, 4 * PAGE).unwrap();
+        assert_eq!(mmap(p, BASE + 40 * PAGE, PAGE, RW, PLAIN | FIXED), Ok(BASE + 40 * PAGE));
+    });
+}
