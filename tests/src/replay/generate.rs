@@ -89,7 +89,12 @@ struct Generator {
     centres: [usize; 3],
     /// Calls to choose from, as often as they are likely.
     calls: Vec<Call>,
+    /// What comes next, whatever is drawn.
+    next: Option<Step>,
 }
+
+/// The middle of the arena, across which `remap_keeping` moves.
+const MIDDLE: std::ops::Range<usize> = ARENA / 2 - 16..ARENA / 2 + 16;
 
 /// Lengths are rarely more than this many pages.
 const SHORT: usize = 10;
@@ -138,7 +143,7 @@ impl Generator {
         add(true, Call::Maps, 5);
         add(true, Call::Flags, 2);
         add(true, Call::Status, 2);
-        Generator { random, scale, features, centres, calls }
+        Generator { random, scale, features, centres, calls, next: None }
     }
 
     fn one_in(&mut self, n: usize) -> bool {
@@ -243,6 +248,9 @@ impl Generator {
     }
 
     fn step(&mut self) -> Step {
+        if let Some(step) = self.next.take() {
+            return step;
+        }
         let call = self.random.pick(&self.calls);
         match call {
             Call::Mmap | Call::MmapFile => self.mmap(call),
@@ -394,7 +402,7 @@ impl Generator {
             return self.remap_keeping();
         }
         // With mappings that are kept, what moves goes to the upper half: see there.
-        let first = if self.features.dontunmap { ARENA / 2 + 16 } else { 0 };
+        let first = if self.features.dontunmap { MIDDLE.end } else { 0 };
         let (page, mut old) = self.range();
         let to = self.page(first, ARENA);
         let mut new = match self.random.below(8) {
@@ -444,18 +452,19 @@ impl Generator {
         Step::new(Call::Mremap, &[page, old, new, Arg::Exact(flags), to])
     }
 
-    /// A move that keeps the source.
+    /// A move that keeps the source, after the middle has been unmapped.
     ///
-    /// Always from the lower half of the arena to the upper, with room between them. Linux 6.18
+    /// Always from the lower half of the arena to the upper, with no mapping in both. Linux 6.18
     /// differs from 7.3 where the destination is next to the source, and where the source
     /// was itself moved here with its pages.
     fn remap_keeping(&mut self) -> Step {
-        let (page, pages) = self.range_in(0, ARENA / 2 - 16);
-        let to = self.page(ARENA / 2 + 16, ARENA);
+        let (page, pages) = self.range_in(0, MIDDLE.start);
+        let to = self.page(MIDDLE.end, ARENA);
         let pages = pages.min(ARENA - to);
         let flags = if self.one_in(3) { MAYMOVE | KEEP } else { MAYMOVE | TO | KEEP };
         let (pages, to) = (Arg::pages(pages), if self.one_in(8) { Arg::Exact(0) } else { self.place(to) });
         let flags = if to == Arg::Exact(0) { MAYMOVE | KEEP } else { flags };
-        Step::new(Call::Mremap, &[Arg::pages(page), pages, pages, Arg::Exact(flags), to])
+        self.next = Some(Step::new(Call::Mremap, &[Arg::pages(page), pages, pages, Arg::Exact(flags), to]));
+        Step::new(Call::Munmap, &[Arg::pages(MIDDLE.start), Arg::pages(MIDDLE.len())])
     }
 }
