@@ -47,7 +47,10 @@ unexport RUSTFLAGS CARGO_BUILD_TARGET RUSTUP_TOOLCHAIN RUSTC_BOOTSTRAP
 
 CONFIG := build/config.mk
 IMAGES := build/images
-BOOT := $(TARGET)/debug/boot
+# Build scripts look at whether unstable features are allowed: in one directory with
+# what is built without, each would make the other be built again.
+BOOT_TARGET := $(TARGET)/boot
+BOOT := $(BOOT_TARGET)/debug/boot
 KERNEL := $(TARGET)/x86_64-target/release/kernel
 GUESTS := $(TARGET)/x86_64-unknown-linux-gnu/release
 TOUR := $(GUESTS)/tour
@@ -59,7 +62,8 @@ endif
 
 # The kernel allocates fallibly, and `bootloader` builds a `core` of its own: both
 # need unstable features. Nothing else may.
-HOST_CRATES := -p mm -p boot -p tests
+HOST_CRATES := -p mm -p tests
+BOOT_CARGO := -p boot --target-dir $(BOOT_TARGET)
 UNSTABLE := RUSTC_BOOTSTRAP=1
 # Optimised as one whole, the kernel executes a sixth fewer instructions; for the
 # guest programs that would be time spent on linking the standard library each time.
@@ -91,7 +95,7 @@ kernel:
 # BOOT may name a tool that is built already.
 boot:
 ifeq ($(origin BOOT),file)
-	@$(UNSTABLE) $(call cargo,build,-p boot)
+	@$(UNSTABLE) cargo build $(BOOT_CARGO)
 endif
 
 # BIOS reads the disk slowly: the kernel goes there without its debug information.
@@ -141,7 +145,7 @@ run: image $(if $(value PROG),,guests)
 test: image guests fixed-guests c-guests selftests
 	@scripts/totals.sh \
 		"$(call cargo,test,-q -p mm)" \
-		"$(UNSTABLE) $(call cargo,test,-q -p boot)" \
+		"$(UNSTABLE) cargo test -q $(BOOT_CARGO)" \
 		"$(call cargo,test,-q -p tests --lib --bin runner --bin mutants)" \
 		"$(RUNNER) test $(value ARGS)"
 
@@ -162,13 +166,15 @@ bench: image guests
 
 lint: boot
 	cargo fmt --all --check
-	$(UNSTABLE) $(call cargo,clippy,--no-deps $(HOST_CRATES) --all-targets) -- -D warnings
+	$(call cargo,clippy,--no-deps $(HOST_CRATES) --all-targets) -- -D warnings
+	$(UNSTABLE) cargo clippy --no-deps $(BOOT_CARGO) --all-targets -- -D warnings
 	$(UNSTABLE) $(call cargo,clippy,--no-deps $(KERNEL_CARGO)) -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(UNSTABLE) $(call cargo,doc,--no-deps --document-private-items $(HOST_CRATES))
+	RUSTDOCFLAGS="-D warnings" $(call cargo,doc,--no-deps --document-private-items $(HOST_CRATES))
+	RUSTDOCFLAGS="-D warnings" $(UNSTABLE) cargo doc --no-deps --document-private-items $(BOOT_CARGO)
 	RUSTDOCFLAGS="-D warnings" $(UNSTABLE) $(call cargo,doc,--no-deps --document-private-items $(KERNEL_CARGO))
 
-doc: boot
-	@$(UNSTABLE) $(call cargo,doc,--no-deps $(HOST_CRATES))
+doc:
+	@$(call cargo,doc,--no-deps $(HOST_CRATES))
 	@$(UNSTABLE) $(call cargo,doc,--no-deps --document-private-items $(KERNEL_CARGO))
 	@echo "$(TARGET)/doc/mm/index.html and $(TARGET)/x86_64-target/doc/kernel/index.html"
 

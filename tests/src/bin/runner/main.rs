@@ -40,7 +40,7 @@ struct Cli {
 #[derive(Args, Debug)]
 pub struct Places {
     /// The tool that runs a program on this kernel
-    #[arg(long, default_value = "target/debug/boot")]
+    #[arg(long, default_value = "target/boot/debug/boot")]
     boot: PathBuf,
     /// The directory of the disk images
     #[arg(long, default_value = "build/images")]
