@@ -76,6 +76,8 @@ impl Features {
             features.locks = false;
             features.populate = false;
             features.file = false;
+            // A unit may be several mappings: see `unmapped`.
+            features.seals = false;
         }
         features
     }
