@@ -90,6 +90,7 @@
 //!
 //! - `sim`: the simulated machine of the crate's own tests (`mm::sim`), with `std`.
 //! - `fault-injection`: `Memory::fail_nth_allocation`.
+//! - `shuttle`: threads on that machine go on when the model checker `shuttle` says so.
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
 #![warn(missing_docs)]
 

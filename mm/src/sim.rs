@@ -19,16 +19,20 @@ mod mmu;
 mod tests;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use spin::RelaxStrategy;
+
 use crate::addr::{PAGE_SIZE, page_align_down};
+use crate::frame::MAX_ORDER;
 use crate::memory::{Memory, PhysRange};
 use crate::platform::{CpuSet, MAX_CPUS, PhysAddr, Platform, TlbFlush};
 use crate::space::AddressSpace;
+use crate::sync::{Relax, SpinLock, SpinLockGuard, rank, thread};
 use mmu::Tlb;
 pub use mmu::{Access, PageFault};
 
@@ -36,13 +40,17 @@ pub use mmu::{Access, PageFault};
 const RAM_START: u64 = 0x100_0000;
 
 thread_local! {
-    static CPU: Cell<usize> = const { Cell::new(0) };
+    /// By the numbers of the threads that are on this one of the host.
+    static CPUS: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Says on which CPU the calling thread runs. A thread starts out on CPU 0.
 /// On a machine with fewer CPUs it counts modulo their number.
 pub fn set_cpu(cpu: usize) {
-    CPU.set(cpu);
+    CPUS.with_borrow_mut(|cpus| {
+        cpus.resize(cpus.len().max(thread() + 1), 0);
+        cpus[thread()] = cpu;
+    });
 }
 
 /// A machine with `frames` frames of RAM, 4 KiB each, and its memory taken into use.
@@ -62,7 +70,7 @@ pub fn memory(cpus: usize, frames: usize) -> Memory<SimPlatform> {
 pub struct SimPlatform {
     ram: NonNull<u8>,
     layout: Layout,
-    tlbs: Vec<Mutex<Tlb>>,
+    tlbs: Vec<SpinLock<Tlb, { rank::CPU }>>,
     random: AtomicU64,
     flushes: AtomicUsize,
     /// The flushes since recording was begun.
@@ -83,13 +91,16 @@ impl SimPlatform {
     /// When there is no CPU or no frame, or there are more CPUs than [`MAX_CPUS`].
     pub fn new(cpus: usize, frames: usize) -> SimPlatform {
         assert!((1..=MAX_CPUS).contains(&cpus) && frames > 0);
-        let layout = Layout::from_size_align(frames * PAGE_SIZE, 1 << 22).expect("too many frames");
+        let size = frames * PAGE_SIZE;
+        // Enough for the largest block of frames that there can be.
+        let align = size.next_power_of_two().min(PAGE_SIZE << MAX_ORDER);
+        let layout = Layout::from_size_align(size, align).expect("too many frames");
         // SAFETY: the size is not 0.
         let ram = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
         SimPlatform {
             ram,
             layout,
-            tlbs: (0..cpus).map(|_| Mutex::default()).collect(),
+            tlbs: (0..cpus).map(|_| SpinLock::default()).collect(),
             random: AtomicU64::new(1),
             flushes: AtomicUsize::new(0),
             recorded: Mutex::new(None),
@@ -254,8 +265,8 @@ impl SimPlatform {
         Ok(())
     }
 
-    fn tlb(&self, cpu: usize) -> MutexGuard<'_, Tlb> {
-        lock(&self.tlbs[cpu])
+    fn tlb(&self, cpu: usize) -> SpinLockGuard<'_, Tlb> {
+        self.tlbs[cpu].lock()
     }
 
     /// Whether the frame that holds a physical address is RAM.
@@ -293,7 +304,7 @@ unsafe impl Platform for SimPlatform {
     }
 
     fn current_cpu(&self) -> usize {
-        CPU.get() % self.tlbs.len()
+        CPUS.with_borrow(|cpus| cpus.get(thread()).copied().unwrap_or(0)) % self.tlbs.len()
     }
 
     fn cpu_count(&self) -> usize {
@@ -311,7 +322,7 @@ unsafe impl Platform for SimPlatform {
     }
 
     fn relax(&self) {
-        std::thread::yield_now();
+        Relax::relax();
     }
 
     fn random(&self) -> u64 {

@@ -4,6 +4,9 @@
 //! a model checker replaces them in this one place. None of them sleeps, and
 //! none may be taken by an interrupt handler.
 //!
+//! Built with the feature `shuttle`, they are locks of that model checker, and
+//! [`point`] is where it may let another thread go on.
+//!
 //! Each lock has a [`rank`], and a thread takes locks in ascending order of
 //! ranks alone. Host builds check that at every lock, see [`order`].
 
@@ -13,6 +16,39 @@ use core::ops::{Deref, DerefMut};
 use spin::RelaxStrategy;
 
 use self::order::Held;
+pub(crate) use self::raw::point;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use self::raw::thread;
+
+/// What the locks are made of.
+#[cfg(not(feature = "shuttle"))]
+mod raw {
+    use super::Relax;
+
+    pub(super) type Mutex<T> = spin::mutex::SpinMutex<T, Relax>;
+    pub(super) type RwLock<T> = spin::rwlock::RwLock<T, Relax>;
+    pub(crate) type MutexGuard<'a, T> = spin::mutex::SpinMutexGuard<'a, T, Relax>;
+    pub(crate) type RwLockReadGuard<'a, T> = spin::rwlock::RwLockReadGuard<'a, T, Relax>;
+    pub(crate) type RwLockWriteGuard<'a, T> = spin::rwlock::RwLockWriteGuard<'a, T, Relax>;
+
+    /// What comes next others can notice, or it notices what others do. Nothing,
+    /// but for a model checker. Taking a lock is one anyway.
+    #[inline(always)]
+    pub(crate) const fn point() {}
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) use std::thread::yield_now;
+
+    /// Tells threads apart that a model checker has on one thread of the host.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) const fn thread() -> usize {
+        0
+    }
+}
+
+#[cfg(feature = "shuttle")]
+#[path = "sync/model.rs"]
+mod raw;
 
 /// What a lock protects; a lock may be taken under those of lower ranks only.
 pub(crate) mod rank {
@@ -34,6 +70,9 @@ pub(crate) mod rank {
     pub(crate) const FRAME_LISTS: u8 = 6;
     /// All other free frames.
     pub(crate) const FRAME_POOL: u8 = 7;
+    /// A simulated CPU, during an access to memory.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) const CPU: u8 = 8;
 }
 
 /// What a waiter does in each turn of its loop.
@@ -47,7 +86,7 @@ impl RelaxStrategy for Relax {
     #[inline]
     fn relax() {
         #[cfg(any(test, feature = "sim"))]
-        std::thread::yield_now();
+        raw::yield_now();
         #[cfg(not(any(test, feature = "sim")))]
         core::hint::spin_loop();
     }
@@ -76,19 +115,19 @@ impl<G: DerefMut> DerefMut for Guard<G> {
 }
 
 /// A [`SpinLock`] held.
-pub(crate) type SpinLockGuard<'a, T> = Guard<spin::mutex::SpinMutexGuard<'a, T, Relax>>;
+pub(crate) type SpinLockGuard<'a, T> = Guard<raw::MutexGuard<'a, T>>;
 /// A [`RwLock`] held in read mode.
-pub(crate) type ReadGuard<'a, T> = Guard<spin::rwlock::RwLockReadGuard<'a, T, Relax>>;
+pub(crate) type ReadGuard<'a, T> = Guard<raw::RwLockReadGuard<'a, T>>;
 /// A [`RwLock`] held in write mode.
-pub(crate) type WriteGuard<'a, T> = Guard<spin::rwlock::RwLockWriteGuard<'a, T, Relax>>;
+pub(crate) type WriteGuard<'a, T> = Guard<raw::RwLockWriteGuard<'a, T>>;
 
 /// A mutual-exclusion lock that spins.
-pub(crate) struct SpinLock<T, const RANK: u8>(spin::mutex::SpinMutex<T, Relax>);
+pub(crate) struct SpinLock<T, const RANK: u8>(raw::Mutex<T>);
 
 impl<T, const RANK: u8> SpinLock<T, RANK> {
     /// An unlocked lock around `value`.
     pub(crate) const fn new(value: T) -> SpinLock<T, RANK> {
-        SpinLock(spin::mutex::SpinMutex::new(value))
+        SpinLock(raw::Mutex::new(value))
     }
 
     /// Waits for the lock and takes it.
@@ -119,12 +158,12 @@ impl<T, const RANK: u8> fmt::Debug for SpinLock<T, RANK> {
 }
 
 /// A lock with any number of readers or one writer, that spins.
-pub(crate) struct RwLock<T, const RANK: u8>(spin::rwlock::RwLock<T, Relax>);
+pub(crate) struct RwLock<T, const RANK: u8>(raw::RwLock<T>);
 
 impl<T, const RANK: u8> RwLock<T, RANK> {
     /// An unlocked lock around `value`.
     pub(crate) const fn new(value: T) -> RwLock<T, RANK> {
-        RwLock(spin::rwlock::RwLock::new(value))
+        RwLock(raw::RwLock::new(value))
     }
 
     /// Waits until no writer holds the lock and joins the readers.
@@ -167,20 +206,20 @@ impl<T, const RANK: u8> fmt::Debug for RwLock<T, RANK> {
 mod order {
     use std::cell::RefCell;
 
-    use super::rank;
+    use super::{rank, thread};
 
     /// The names of the ranks.
-    const NAMES: [&str; 8] =
-        ["mmap", "prepare", "anon_vma root", "object", "page-table", "arena", "frame list", "frame pool"];
+    const NAMES: [&str; 9] =
+        ["mmap", "prepare", "anon_vma root", "object", "page-table", "arena", "frame list", "frame pool", "CPU"];
 
     thread_local! {
-        /// Rank and address of what this thread holds, in the order in which it
-        /// was taken.
-        static HELD: RefCell<Vec<(u8, usize)>> = const { RefCell::new(Vec::new()) };
+        /// What is held, in the order in which it was taken: who holds it (see
+        /// [`thread`]), its rank, its address.
+        static HELD: RefCell<Vec<(usize, u8, usize)>> = const { RefCell::new(Vec::new()) };
     }
 
     /// A lock is held, or waited for, as long as this exists.
-    pub(super) struct Held(u8, usize);
+    pub(super) struct Held(usize, u8, usize);
 
     impl Held {
         /// `lock` is going to be waited for.
@@ -191,7 +230,7 @@ mod order {
         pub(super) fn wait_for<L>(rank: u8, lock: &L) -> Held {
             let address = std::ptr::from_ref(lock) as usize;
             HELD.with_borrow(|held| {
-                for &(other, at) in held {
+                for &(_, other, at) in held.iter().filter(|held| held.0 == thread()) {
                     // Those of page tables are in the records of their frames, so
                     // the order of addresses is that of frames.
                     let next_table = rank == rank::PAGE_TABLE && other == rank && at < address;
@@ -205,15 +244,15 @@ mod order {
         /// `lock` has been taken, or will be without waiting.
         pub(super) fn hold<L>(rank: u8, lock: &L) -> Held {
             let address = std::ptr::from_ref(lock) as usize;
-            HELD.with_borrow_mut(|held| held.push((rank, address)));
-            Held(rank, address)
+            HELD.with_borrow_mut(|held| held.push((thread(), rank, address)));
+            Held(thread(), rank, address)
         }
     }
 
     impl Drop for Held {
         fn drop(&mut self) {
             HELD.with_borrow_mut(|held| {
-                if let Some(last) = held.iter().rposition(|&lock| lock == (self.0, self.1)) {
+                if let Some(last) = held.iter().rposition(|&lock| lock == (self.0, self.1, self.2)) {
                     held.remove(last);
                 }
             });

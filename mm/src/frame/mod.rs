@@ -35,7 +35,7 @@ pub(crate) use content::{clear_page, copy_page};
 pub(crate) use table::Frames;
 
 use crate::addr::Pfn;
-use crate::sync::{SpinLock, SpinLockGuard, rank};
+use crate::sync::{SpinLock, SpinLockGuard, point, rank};
 
 /// The largest block of frames is `1 << MAX_ORDER` frames: 4 MiB.
 pub const MAX_ORDER: u8 = 10;
@@ -145,24 +145,28 @@ impl Frame {
     /// References to the frame; 0 when it is free.
     #[inline]
     pub fn refcount(&self) -> u32 {
+        point();
         self.refcount.load(Ordering::Relaxed)
     }
 
     /// Page-table entries that map the frame.
     #[inline]
     pub fn mapcount(&self) -> u32 {
+        point();
         self.mapcount.load(Ordering::Relaxed)
     }
 
     /// Counts one more page-table entry that maps the frame.
     #[inline]
     pub(crate) fn inc_mapcount(&self) {
+        point();
         self.mapcount.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts one page-table entry less, and says how many are left.
     #[inline]
     pub(crate) fn dec_mapcount(&self) -> u32 {
+        point();
         let before = self.mapcount.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before != 0, "mapcount underflow");
         before.wrapping_sub(1)
@@ -208,6 +212,7 @@ impl Frame {
     /// Adds a reference. The caller has one, or a lock that keeps one alive.
     #[inline]
     pub(crate) fn get(&self) {
+        point();
         let before = self.refcount.fetch_add(1, Ordering::Relaxed);
         debug_assert!(before != 0, "reference to a free frame");
     }
@@ -217,6 +222,7 @@ impl Frame {
     #[inline]
     #[must_use]
     pub(crate) fn release(&self) -> bool {
+        point();
         // Release: what was done to the frame under this reference happens
         // before its next use. Acquire: the same, seen from the last one.
         let before = self.refcount.fetch_sub(1, Ordering::AcqRel);

@@ -69,6 +69,7 @@ pub(crate) use walk::Glance;
 
 use table::{ENTRIES, Table};
 
+use crate::sync::point;
 use crate::{CpuSet, FrameKind, Memory, OutOfMemory, OwnedFrame, PAGE_SIZE, Pfn, PhysAddr, Platform};
 
 /// Over this many pages a whole TLB is flushed rather than page by page, as on
@@ -149,12 +150,14 @@ impl PageTables {
 
     /// Called on `cpu` before it loads the root: from now on flushes reach it.
     pub fn activate(&self, cpu: usize) {
+        point();
         self.active.fetch_or(CpuSet::single(cpu).0, Ordering::SeqCst);
     }
 
     /// Called on `cpu` after it has loaded another root and can use no
     /// translation of this one any more.
     pub fn deactivate(&self, cpu: usize) {
+        point();
         self.active.fetch_and(!CpuSet::single(cpu).0, Ordering::SeqCst);
     }
 

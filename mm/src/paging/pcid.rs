@@ -47,6 +47,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::PageTables;
+use crate::sync::point;
 use crate::{CpuSet, PhysAddr, TlbFlush};
 
 /// PCIDs that are used, from 1; 0 is for the kernel's own tables. More of them
@@ -211,6 +212,7 @@ impl PageTables {
     #[inline]
     pub fn enter(&self, cpu: usize, tlb: &CpuTlb) -> RootLoad {
         self.activate(cpu);
+        point();
         // Not before: a flush that does not see the CPU is seen here.
         let generation = self.generation.load(Ordering::SeqCst);
         let (pcid, keep) = tlb.load(self.context, generation);
@@ -227,9 +229,11 @@ impl PageTables {
     /// Says of one more flush what all CPUs that may need it have to know.
     #[inline(always)]
     pub(super) fn next_flush(&self, start: usize, end: usize, full: bool) -> (CpuSet, TlbFlush) {
+        point();
         // Not after: see `enter`. The operation is a fence for the changed
         // entries too, so a CPU that is not active yet sees them.
         let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        point();
         let targets = CpuSet(self.active.load(Ordering::SeqCst));
         (targets, TlbFlush { root: self.root(), context: self.context, generation, start, end, full })
     }

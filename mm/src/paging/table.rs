@@ -10,7 +10,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::entry::{Entry, EntryFlags};
-use crate::sync::SpinLockGuard;
+use crate::sync::{SpinLockGuard, point};
 use crate::{Memory, PAGE_SHIFT, Pfn, PhysAddr, Platform};
 
 /// Entries of a table.
@@ -87,12 +87,14 @@ impl Slot<'_> {
     /// The entry's value.
     #[inline(always)]
     pub fn get(&self) -> Entry {
+        point();
         Entry(self.cell.load(Ordering::Acquire))
     }
 
     /// Replaces an entry that is not present.
     #[inline(always)]
     pub fn set(&self, entry: Entry) {
+        point();
         self.cell.store(entry.0, Ordering::Release);
     }
 
@@ -106,6 +108,7 @@ impl Slot<'_> {
     /// Replaces the entry and returns what it was.
     #[inline(always)]
     pub fn replace(&self, entry: Entry) -> Entry {
+        point();
         Entry(self.cell.swap(entry.0, Ordering::AcqRel))
     }
 
@@ -123,6 +126,7 @@ impl Slot<'_> {
     /// Replaces the entry if it is `old`; if not, returns what it is.
     #[inline(always)]
     pub fn replace_if(&self, old: Entry, new: Entry) -> Result<(), Entry> {
+        point();
         match self.cell.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Ok(()),
             Err(now) => Err(Entry(now)),
@@ -207,6 +211,7 @@ impl<'m> Table<'m> {
     }
 
     fn skip_all_empty(&self, addr: usize, end: usize) -> usize {
+        point();
         let cells = self.slots(addr, end);
         match cells.iter().position(|cell| cell.load(Ordering::Relaxed) != 0) {
             Some(empty) => addr + empty * self.level.size(),

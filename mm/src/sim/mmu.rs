@@ -13,6 +13,7 @@ use super::SimPlatform;
 use crate::addr::TASK_SIZE;
 use crate::paging::{CpuFlush, CpuTlb, RootLoad};
 use crate::platform::{PhysAddr, TlbFlush};
+use crate::sync::point;
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
@@ -240,6 +241,7 @@ impl Tlb {
         loop {
             let index = (addr >> entry_shift(level)) & 511;
             let place = platform.entry(PhysAddr::new(table.phys + 8 * index as u64));
+            point();
             let entry = place.load(Ordering::Acquire);
             if entry & PRESENT == 0 {
                 return Err(PageFault { addr, access, present: false });
@@ -256,6 +258,7 @@ impl Tlb {
             };
             if entry & marks != marks {
                 let marked = entry | marks;
+                point();
                 let set = place.compare_exchange(entry, marked, Ordering::AcqRel, Ordering::Relaxed);
                 if set.is_err() {
                     // It has just changed: look again.
