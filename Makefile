@@ -3,6 +3,7 @@
 #   make run      run a program on the kernel in QEMU; a guided tour without PROG
 #   make test     run all tests; the last line has the totals
 #   make fuzz     look for what no test has found yet, for SECONDS=600
+#   make model    search mm for races, with SCHEDULES=1000000 for each and a fresh seed
 #   make bench    compare the speed with that of Linux
 #   make mutants  see that the tests notice when mm is broken
 #   make lint     check formatting, clippy's and rustdoc's warnings
@@ -35,6 +36,7 @@ TIMEOUT ?= 600
 # such names.
 ICOUNT :=
 SECONDS := 600
+SCHEDULES := 100000
 PROG :=
 ARGS :=
 ENV :=
@@ -72,12 +74,14 @@ KERNEL_CARGO := --release -p kernel --target x86_64-target.json -Zjson-target-sp
 	--config profile.release.lto=true --config profile.release.codegen-units=1
 GUEST_CARGO := --release -p tests --target x86_64-unknown-linux-gnu
 GUEST_FLAGS := -C target-feature=+crt-static
+# The model checker is to be quick, and still have assertions on.
+MODEL_CARGO := --profile model -p mm --features shuttle --test model
 cargo = cargo $(1) --target-dir $(TARGET) $(2)
 guest_cargo = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$(1)" cargo build $(GUEST_CARGO)
 
 RUNNER = $(GUESTS)/runner --boot $(BOOT) --images $(IMAGES) --guests $(GUESTS) --build build --scripts tests/scripts
 
-.PHONY: help setup run test fuzz mutants bench lint doc kernel boot image guests fixed-guests c-guests selftests clean
+.PHONY: help setup run test fuzz model mutants bench lint doc kernel boot image guests fixed-guests c-guests selftests clean
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -145,6 +149,7 @@ run: image $(if $(value PROG),,guests)
 test: image guests fixed-guests c-guests selftests
 	@scripts/totals.sh \
 		"$(call cargo,test,-q -p mm)" \
+		"$(call cargo,test,-q $(MODEL_CARGO))" \
 		"$(UNSTABLE) cargo test -q $(BOOT_CARGO)" \
 		"$(call cargo,test,-q -p tests --lib --bin runner --bin mutants)" \
 		"$(RUNNER) test $(value ARGS)"
@@ -157,6 +162,11 @@ fuzz: image guests
 	$(RUNNER) test "fuzz [" --fuzz $(HALF) --seed $$seed
 	@$(RUNNER) replay --seconds $(HALF)
 
+# Races of threads in mm: random schedules and as many by the PCT algorithm, each.
+model:
+	@seed=$$(date +%s); echo "seed $$seed"; \
+	MODEL_SEED=$$seed MODEL_SCHEDULES=$(SCHEDULES) $(call cargo,test,$(MODEL_CARGO))
+
 # Breaks mm in one place after the other. Takes half an hour.
 mutants:
 	@$(call cargo,run,-q -p tests --bin mutants) -- $(value ARGS)
@@ -168,8 +178,10 @@ lint: boot
 	cargo fmt --all --check
 	$(call cargo,clippy,--no-deps $(HOST_CRATES) --all-targets) -- -D warnings
 	$(UNSTABLE) cargo clippy --no-deps $(BOOT_CARGO) --all-targets -- -D warnings
+	$(call cargo,clippy,--no-deps -p mm --features shuttle --all-targets) -- -D warnings
 	$(UNSTABLE) $(call cargo,clippy,--no-deps $(KERNEL_CARGO)) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(call cargo,doc,--no-deps --document-private-items $(HOST_CRATES))
+	RUSTDOCFLAGS="-D warnings" $(call cargo,doc,--no-deps --document-private-items -p mm --features shuttle)
 	RUSTDOCFLAGS="-D warnings" $(UNSTABLE) cargo doc --no-deps --document-private-items $(BOOT_CARGO)
 	RUSTDOCFLAGS="-D warnings" $(UNSTABLE) $(call cargo,doc,--no-deps --document-private-items $(KERNEL_CARGO))
 

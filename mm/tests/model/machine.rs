@@ -1,0 +1,207 @@
+//! The machine that threads race on, and the checker that decides who goes on.
+//!
+//! A scenario is run again and again, each time on a new machine and with
+//! another schedule: half of the schedules random, the other half by the PCT
+//! algorithm (Burckhardt et al., "A Randomized Scheduler with Probabilistic
+//! Guarantees of Finding Bugs", 2010), which finds a bug that takes few
+//! preemptions with a probability that can be stated.
+
+use std::env;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mm::sim::{self, Access, PageFault, SimPlatform};
+use mm::{
+    AddressSpace, FaultAccess, FaultError, FrameKind, Limits, MapFlags, Memory, MmapRequest, MremapFlags, Overcommit,
+    Prot, SpaceError, verify_all,
+};
+use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
+use shuttle::{Config, MaxSteps, Runner};
+
+/// Schedules of each kind, unless the variable `MODEL_SCHEDULES` says otherwise.
+const SCHEDULES: usize = 10_000;
+/// Preemptions that PCT makes, and one.
+const PCT_DEPTH: usize = 4;
+/// More steps than any schedule has, unless somebody waits for ever.
+const MAX_STEPS: usize = 100_000;
+/// The machine itself is on the stack of the first thread.
+const STACK: usize = 256 << 10;
+
+const CPUS: usize = 3;
+/// Enough for three small address spaces.
+const FRAMES: usize = 96;
+
+pub const RW: Prot = Prot::READ.union(Prot::WRITE);
+/// `MADV_DONTNEED`.
+const DONTNEED: usize = 4;
+
+/// Runs a scenario with many schedules. What panics in one of them is printed
+/// with the schedule and the seed that lead there.
+pub fn check(scenario: fn(&Machine)) {
+    let (schedules, seed) = (number("MODEL_SCHEDULES", SCHEDULES), number("MODEL_SEED", 0));
+    run(scenario, RandomScheduler::new_from_seed(seed as u64, schedules));
+    run(scenario, PctScheduler::new_from_seed(seed as u64, PCT_DEPTH, schedules));
+}
+
+fn number(name: &str, default: usize) -> usize {
+    match env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")),
+        Err(_) => default,
+    }
+}
+
+fn run(scenario: fn(&Machine), scheduler: impl Scheduler + 'static) {
+    let mut config = Config::new();
+    config.stack_size = STACK;
+    config.max_steps = MaxSteps::FailAfter(MAX_STEPS);
+    config.silence_warnings = true;
+    config.ungraceful_shutdown_config.immediately_return_on_panic = true;
+    Runner::new(scheduler, config).run(move || {
+        // A schedule that fails leaves threads behind that use the machine.
+        let machine = ManuallyDrop::new(Machine::new());
+        scenario(&machine);
+        drop(ManuallyDrop::into_inner(machine));
+    });
+}
+
+/// Runs threads side by side, each on a CPU of its own from 0 up, to their ends.
+pub fn race(threads: &[&(dyn Fn() + Sync)]) {
+    shuttle::thread::scope(|scope| {
+        for (cpu, thread) in threads.iter().enumerate() {
+            scope.spawn(move || {
+                sim::set_cpu(cpu);
+                thread();
+            });
+        }
+    });
+}
+
+/// Something that has happened for good.
+#[derive(Default)]
+pub struct Event(AtomicBool);
+
+impl Event {
+    pub fn happens(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    pub fn has_happened(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A small machine, whose CPUs use PCIDs.
+pub struct Machine {
+    memory: Memory<SimPlatform>,
+    /// Frames that were free at the start, or the crate's own.
+    unused: usize,
+}
+
+impl Machine {
+    fn new() -> Machine {
+        let memory = sim::memory(CPUS, FRAMES);
+        memory.platform().use_pcids();
+        memory.sysctl().set_overcommit(Overcommit::Always);
+        Machine { unused: unused(&memory), memory }
+    }
+
+    /// An address space with nothing in it.
+    pub fn space(&self) -> Space<'_> {
+        Space::new(AddressSpace::new(&self.memory, Limits::default()).expect("too few frames"))
+    }
+
+    /// What a child of the program in `space` has.
+    pub fn fork<'m>(&self, space: &Space<'m>) -> Space<'m> {
+        Space::new(space.0.fork().expect("too few frames"))
+    }
+
+    /// Checks the address spaces, which are all that there are, and drops
+    /// them. Then no frame is in use.
+    pub fn end<const N: usize>(&self, spaces: [Space; N]) {
+        for space in &spaces {
+            (0..CPUS).for_each(|cpu| space.stop(cpu));
+        }
+        verify_all(&spaces.each_ref().map(|space| &*space.0));
+        spaces.into_iter().for_each(|space| drop(ManuallyDrop::into_inner(space.0)));
+        assert_eq!(unused(&self.memory), self.unused, "frames are lost");
+    }
+}
+
+fn unused(memory: &Memory<SimPlatform>) -> usize {
+    memory.free_frames() + memory.count_frames(FrameKind::Slab)
+}
+
+/// A program's memory, as the program on some CPU sees it.
+pub struct Space<'m>(ManuallyDrop<AddressSpace<'m, SimPlatform>>);
+
+impl<'m> Deref for Space<'m> {
+    type Target = AddressSpace<'m, SimPlatform>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<'m> Space<'m> {
+    pub fn new(space: AddressSpace<'m, SimPlatform>) -> Space<'m> {
+        Space(ManuallyDrop::new(space))
+    }
+
+    fn platform(&self) -> &'m SimPlatform {
+        self.memory().platform()
+    }
+
+    /// Maps private memory at a place where nothing is.
+    pub fn map(&self, addr: usize, len: usize, prot: Prot, flags: MapFlags) -> Result<(), SpaceError> {
+        let flags = MapFlags::PRIVATE | MapFlags::ANONYMOUS | MapFlags::FIXED_NOREPLACE | flags;
+        let (prot, flags) = (prot.bits() as usize, flags.bits() as usize);
+        let at = self.mmap(MmapRequest { addr, len, prot, flags, file: None, offset: 0 })?;
+        assert_eq!(at, addr);
+        Ok(())
+    }
+
+    /// [`map`](Self::map) for readable and writable memory that has nothing in its way.
+    pub fn map_rw(&self, addr: usize, len: usize) {
+        self.map(addr, len, RW, MapFlags::empty()).expect("cannot map");
+    }
+
+    /// Moves a mapping.
+    pub fn move_to(&self, from: usize, len: usize, to: usize) -> Result<(), SpaceError> {
+        let flags = MremapFlags::MAYMOVE | MremapFlags::FIXED;
+        self.mremap(from, len, len, flags.bits() as usize, to).map(|at| assert_eq!(at, to))
+    }
+
+    /// `MADV_DONTNEED`.
+    pub fn discard(&self, addr: usize, len: usize) {
+        self.madvise(addr, len, DONTNEED).expect("cannot discard");
+    }
+
+    /// Reads a byte on `cpu`, which switches to this address space if need be.
+    pub fn read(&self, cpu: usize, addr: usize) -> Result<u8, FaultError> {
+        self.switch_to(cpu);
+        let mut byte = [0];
+        self.platform().read_user(cpu, self.root(), addr, &mut byte, |fault| self.fault(fault))?;
+        Ok(byte[0])
+    }
+
+    /// Writes a byte on `cpu`, which switches to this address space if need be.
+    pub fn write(&self, cpu: usize, addr: usize, value: u8) -> Result<(), FaultError> {
+        self.switch_to(cpu);
+        self.platform().write_user(cpu, self.root(), addr, &[value], |fault| self.fault(fault))
+    }
+
+    fn fault(&self, fault: PageFault) -> Result<(), FaultError> {
+        let access = FaultAccess { write: fault.access == Access::Write, execute: fault.access == Access::Exec };
+        self.handle_fault(fault.addr, access)
+    }
+
+    pub fn switch_to(&self, cpu: usize) {
+        self.platform().run(cpu, self);
+    }
+
+    /// Has `cpu` have nothing to do with the address space any more.
+    pub fn stop(&self, cpu: usize) {
+        self.platform().stop(cpu, self);
+    }
+}

@@ -1,0 +1,102 @@
+//! The tree of VMAs, changed while others look things up in it.
+
+use std::sync::Mutex;
+
+use mm::{FaultError, MapFlags, PAGE_SIZE, Prot, SpaceError};
+
+use crate::machine::{Machine, RW, Space, check, race};
+
+/// Three pages of memory, of which the middle one comes and goes, and a page
+/// that is read-only.
+const FIRST: usize = 0x40_0000;
+const MIDDLE: usize = FIRST + PAGE_SIZE;
+const LAST: usize = FIRST + 2 * PAGE_SIZE;
+const READ_ONLY: usize = FIRST + 4 * PAGE_SIZE;
+
+/// A stack of one page.
+const STACK: usize = 0x80_0000;
+
+fn stack(space: &Space) {
+    space.map(STACK, PAGE_SIZE, RW, MapFlags::GROWSDOWN).unwrap();
+}
+
+/// Walks the tree as `/proc/PID/maps` does; the mappings do not overlap.
+fn mappings(space: &Space) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    space.for_each_vma(|vma| found.push((vma.start, vma.end)));
+    assert!(found.iter().all(|(start, end)| start < end), "{found:x?}");
+    assert!(found.is_sorted_by(|lower, upper| lower.1 <= upper.0), "{found:x?}");
+    found
+}
+
+/// CVE-2023-3269, first half: a VMA is looked up while VMAs come and go, and
+/// their places are used for others.
+///
+/// Invariant: what stays mapped is always found; what goes is found whole or
+/// not at all, and never as another one that has its place by now.
+#[test]
+fn detach_and_look_up_cve_2023_3269() {
+    check(|machine| {
+        let space = machine.space();
+        space.map_rw(FIRST, 3 * PAGE_SIZE);
+        race(&[
+            &|| {
+                let middle = [(); 2].map(|()| space.write(0, MIDDLE, 1));
+                for found in middle {
+                    assert!(matches!(found, Ok(()) | Err(FaultError::NotMapped)), "{found:?}");
+                }
+                assert_eq!(space.write(0, LAST, 3), Ok(()));
+            },
+            &|| {
+                space.munmap(MIDDLE, PAGE_SIZE).unwrap();
+                space.map(READ_ONLY, PAGE_SIZE, Prot::READ, MapFlags::empty()).unwrap();
+                space.map_rw(MIDDLE, PAGE_SIZE);
+                space.munmap(READ_ONLY, PAGE_SIZE).unwrap();
+            },
+            &|| {
+                let found = mappings(&space);
+                let is_mapped = |page| found.iter().any(|&(start, end)| start <= page && page < end);
+                assert!(is_mapped(FIRST) && is_mapped(LAST), "{found:x?}");
+                assert_eq!(space.write(2, FIRST, 2), Ok(()));
+            },
+        ]);
+        assert_eq!([FIRST, LAST].map(|page| space.read(0, page)), [Ok(2), Ok(3)]);
+        machine.end([space]);
+    });
+}
+
+/// CVE-2023-3269, second half: a stack grows while the tree is changed and read.
+///
+/// Invariant: the stack grows, or what is mapped is in its way (in it, or in
+/// the gap below it), never both; who reads the tree finds the stack, and no
+/// two mappings that overlap.
+#[test]
+fn stack_growth_and_mmap_cve_2023_3269() {
+    fn scenario(machine: &Machine, other: usize) {
+        let space = machine.space();
+        stack(&space);
+        let touched = STACK - 4 * PAGE_SIZE;
+        let grown = Mutex::new(None);
+        let mapped = Mutex::new(None);
+        race(&[
+            &|| *grown.lock().unwrap() = Some(space.write(0, touched, 1)),
+            &|| *mapped.lock().unwrap() = Some(space.map(other, PAGE_SIZE, RW, MapFlags::empty())),
+            &|| {
+                let found = mappings(&space);
+                assert!(found.iter().any(|&(_, end)| end == STACK + PAGE_SIZE), "{found:x?}");
+            },
+        ]);
+        let outcome = (grown.into_inner().unwrap().unwrap(), mapped.into_inner().unwrap().unwrap());
+        match outcome {
+            // In the gap, but the stack was first.
+            (Ok(()), Ok(())) => assert!(other < touched),
+            (Ok(()), Err(SpaceError::Exists)) => assert!(other > touched),
+            (Err(FaultError::NotMapped), Ok(())) => assert_eq!(space.read(0, STACK), Ok(0)),
+            _ => panic!("{outcome:?}"),
+        }
+        mappings(&space);
+        machine.end([space]);
+    }
+    check(|machine| scenario(machine, STACK - 2 * PAGE_SIZE));
+    check(|machine| scenario(machine, STACK - 9 * PAGE_SIZE));
+}
