@@ -15,10 +15,13 @@ use core::ops::{Deref, DerefMut};
 
 use spin::RelaxStrategy;
 
-use self::order::Held;
+pub(crate) use self::order::Held;
 pub(crate) use self::raw::point;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use self::raw::thread;
+pub(crate) use self::vma_lock::VmaLock;
+
+mod vma_lock;
 
 /// What the locks are made of.
 #[cfg(not(feature = "shuttle"))]
@@ -55,24 +58,26 @@ pub(crate) mod rank {
     /// An address space: its VMAs and its books. Fork takes the child's under the
     /// parent's ([`RwLock::write_unshared`](super::RwLock::write_unshared)).
     pub(crate) const MMAP: u8 = 0;
+    /// A VMA, for faults in it ([`VmaLock`](super::VmaLock)).
+    pub(crate) const VMA: u8 = 1;
     /// Who gives a VMA its first anon_vma.
-    pub(crate) const PREPARE: u8 = 1;
+    pub(crate) const PREPARE: u8 = 2;
     /// The trees of a family of anon_vmas.
-    pub(crate) const ANON_VMA_ROOT: u8 = 2;
+    pub(crate) const ANON_VMA_ROOT: u8 = 3;
     /// The pages of a memory object, or its name.
-    pub(crate) const OBJECT: u8 = 3;
+    pub(crate) const OBJECT: u8 = 4;
     /// One page table. A second one may be taken under it, if its frame has the
     /// higher number.
-    pub(crate) const PAGE_TABLE: u8 = 4;
+    pub(crate) const PAGE_TABLE: u8 = 5;
     /// The free objects of an arena.
-    pub(crate) const ARENA: u8 = 5;
+    pub(crate) const ARENA: u8 = 6;
     /// A CPU's lists of free frames.
-    pub(crate) const FRAME_LISTS: u8 = 6;
+    pub(crate) const FRAME_LISTS: u8 = 7;
     /// All other free frames.
-    pub(crate) const FRAME_POOL: u8 = 7;
+    pub(crate) const FRAME_POOL: u8 = 8;
     /// A simulated CPU, during an access to memory.
     #[cfg(any(test, feature = "sim"))]
-    pub(crate) const CPU: u8 = 8;
+    pub(crate) const CPU: u8 = 9;
 }
 
 /// What a waiter does in each turn of its loop.
@@ -209,8 +214,8 @@ mod order {
     use super::{rank, thread};
 
     /// The names of the ranks.
-    const NAMES: [&str; 9] =
-        ["mmap", "prepare", "anon_vma root", "object", "page-table", "arena", "frame list", "frame pool", "CPU"];
+    const NAMES: [&str; 10] =
+        ["mmap", "VMA", "prepare", "anon_vma root", "object", "page-table", "arena", "frame list", "frame pool", "CPU"];
 
     thread_local! {
         /// What is held, in the order in which it was taken: who holds it (see
@@ -219,7 +224,7 @@ mod order {
     }
 
     /// A lock is held, or waited for, as long as this exists.
-    pub(super) struct Held(usize, u8, usize);
+    pub(crate) struct Held(usize, u8, usize);
 
     impl Held {
         /// `lock` is going to be waited for.
@@ -263,7 +268,7 @@ mod order {
 /// Nothing is checked.
 #[cfg(not(any(test, feature = "sim")))]
 mod order {
-    pub(super) struct Held;
+    pub(crate) struct Held;
 
     impl Held {
         #[inline(always)]

@@ -6,10 +6,21 @@
 //! | private, object | the object's page, read-only  | a copy of the object's page |
 //! | shared, object  | the object's page             | the object's page |
 //!
-//! A fault works with the mmap lock held for reading and, for the change
-//! itself, the lock of the one page table. Frames are allocated and filled
-//! before that lock is taken, and the entry is looked at again under it: where
-//! another fault was faster, this one starts over.
+//! # Locks
+//!
+//! A fault needs its VMA to stay as it is, and the page tables of its address to
+//! stay where they are. The lock of the VMA is enough for both, and is found
+//! without the mmap lock (`vma/index.rs`). A fault does not wait for it. It takes
+//! the mmap lock for reading instead, and waits for that, where
+//!
+//! - a writer has the VMA, or it changed while it was looked for;
+//! - there seems to be none: a stack may have to grow, or a writer has the tree in
+//!   disorder;
+//! - the VMA needs its first anon_vma, which is chosen by a look at its neighbours.
+//!
+//! For the change itself it takes the lock of the one page table. Frames are
+//! allocated and filled before that, and the entry is looked at again under it:
+//! where another fault was faster, this one starts over.
 
 use super::account::ResidentKind;
 use super::zap::forget_mapping;
@@ -19,7 +30,7 @@ use crate::object::ObjectError;
 use crate::paging::{Entry, EntryFlags, Glance, Slot, TlbGather};
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;
-use crate::vma::Vma;
+use crate::vma::{Miss, Vma};
 use crate::{FrameKind, OwnedFrame, Pfn, Platform, VmaFlags, page_align_down};
 
 /// What the access that faulted wanted.
@@ -45,6 +56,15 @@ pub(super) enum Outcome {
     Done,
     /// The entry changed meanwhile; look again.
     Again,
+}
+
+/// Why a fault takes the mmap lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fallback {
+    /// The VMA could not be found and locked.
+    Miss(Miss),
+    /// It needs its first anon_vma.
+    FirstWrite,
 }
 
 /// The entry flags by which a page of such a VMA is mapped, without
@@ -83,7 +103,34 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// # Errors
     ///
     /// [`FaultError`] says which signal, if any, the access becomes.
+    #[inline]
     pub fn handle_fault(&self, addr: usize, access: FaultAccess) -> Result<(), FaultError> {
+        match self.fault_in_vma(addr, access) {
+            Ok(result) => result,
+            Err(reason) => self.fault_in_space(addr, access, reason),
+        }
+    }
+
+    /// Resolves a fault with the lock of its VMA, if that can be had.
+    #[inline]
+    fn fault_in_vma(&self, addr: usize, access: FaultAccess) -> Result<Result<(), FaultError>, Fallback> {
+        let vma = self.mmap.lock_vma(addr, self.id()).map_err(Fallback::Miss)?;
+        if access.write && !vma.flags().contains(VmaFlags::SHARED) && vma.anon_vma().is_none() {
+            return Err(Fallback::FirstWrite);
+        }
+        let page = page_align_down(addr);
+        loop {
+            match self.fault_in(*vma, page, access) {
+                Ok(Outcome::Again) => {}
+                Ok(Outcome::Done) => return Ok(Ok(())),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+    }
+
+    /// Resolves a fault with the mmap lock.
+    #[cold]
+    fn fault_in_space(&self, addr: usize, access: FaultAccess, _reason: Fallback) -> Result<(), FaultError> {
         loop {
             let state = self.mmap.read();
             match state.vmas.find(addr) {
@@ -101,7 +148,8 @@ impl<P: Platform> AddressSpace<'_, P> {
         }
     }
 
-    /// Faults in one page of `vma`, with the mmap lock held in either mode.
+    /// Faults in one page of `vma`, with its lock held or the mmap lock in either
+    /// mode; only with the mmap lock if it is a private VMA's first write.
     pub(super) fn fault_in(&self, vma: Ref<Vma>, page: usize, access: FaultAccess) -> Result<Outcome, FaultError> {
         let flags = vma.flags();
         if !allows(flags, access) {

@@ -3,11 +3,11 @@
 use core::mem::ManuallyDrop;
 
 use super::account::{Charge, LimitCells, Resident, ResidentKind, Totals};
+use super::lock::MmapLock;
 use super::{AddressSpace, SpaceError, State};
 use crate::frame::Frames;
 use crate::paging::{EntryFlags, PageTables, RunPair, TlbGather};
 use crate::slab::Ref;
-use crate::sync::RwLock;
 use crate::vma::{Needs, Spares, Vma, VmaTree};
 use crate::{Platform, VmaFlags};
 
@@ -22,12 +22,11 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
     /// `OutOfMemory`, `Overcommitted`. The address space has not changed then
     /// in any way that a program could see.
     pub fn fork(&self) -> Result<AddressSpace<'m, P>, SpaceError> {
-        // Excludes faults, which would put pages in after their neighbours were copied.
-        let parent = self.mmap.write();
+        let mut parent = self.mmap.write();
         let child = AddressSpace {
             mem: self.mem,
             tables: ManuallyDrop::new(PageTables::new(self.mem)?),
-            mmap: RwLock::new(State {
+            mmap: MmapLock::new(State {
                 vmas: VmaTree::default(),
                 totals: Totals::default(),
                 new_vma_flags: VmaFlags::empty(),
@@ -43,6 +42,10 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
             let mut gather = TlbGather::new(self.mem, &self.tables);
             for vma in parent.vmas.iter() {
                 if !vma.flags().contains(VmaFlags::DONTCOPY) {
+                    // Until the flush: a fault would put in pages after their
+                    // neighbours were copied, or copy a page that another CPU
+                    // still writes to by its TLB.
+                    parent.vmas.lock_vma(vma);
                     self.fork_vma(&child, &mut state, vma, &mut gather)?;
                 }
             }

@@ -13,6 +13,7 @@
 //! | `account.rs` | limits, counters, the commit charge |
 //! | `zap.rs` | taking pages out |
 //! | `inspect.rs` | what `/proc` shows |
+//! | `lock.rs` | the mmap lock |
 //! | `verify/` | what always holds, checked |
 //!
 //! # Prepare, then commit
@@ -26,9 +27,10 @@
 //! # Locks
 //!
 //! The mmap lock, a reader-writer lock around [`State`], is held for writing
-//! by what changes VMAs and for reading by everything else, faults included.
-//! Under it come the locks of the anon_vma roots, then those of single page
-//! tables, then those of the allocators.
+//! by what changes VMAs and for reading by everything else but most faults,
+//! which hold the lock of the one VMA (`fault.rs`). Under these come the locks
+//! of the anon_vma roots, then those of single page tables, then those of the
+//! allocators.
 
 mod account;
 mod brk;
@@ -37,6 +39,7 @@ mod fault;
 mod fork;
 mod inspect;
 mod layout;
+mod lock;
 mod madvise;
 mod mlock;
 mod mmap;
@@ -66,10 +69,10 @@ use core::mem::ManuallyDrop;
 
 use account::{LimitCells, Resident, Totals};
 use layout::Layout;
+use lock::MmapLock;
 
 use crate::paging::{CpuTlb, PageTables, RootLoad, TlbGather};
 use crate::slab::Ref;
-use crate::sync::{RwLock, rank};
 use crate::vma::{Spares, Vma, VmaTree};
 use crate::{Memory, OutOfMemory, PageRange, PhysAddr, Platform, VmaFlags};
 
@@ -81,7 +84,7 @@ use crate::{Memory, OutOfMemory, PageRange, PhysAddr, Platform, VmaFlags};
 pub struct AddressSpace<'m, P: Platform> {
     mem: &'m Memory<P>,
     tables: ManuallyDrop<PageTables>,
-    mmap: RwLock<State, { rank::MMAP }>,
+    mmap: MmapLock,
     resident: Resident,
     limits: LimitCells,
 }
@@ -119,7 +122,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         Ok(AddressSpace {
             mem,
             tables: ManuallyDrop::new(PageTables::new(mem)?),
-            mmap: RwLock::new(State {
+            mmap: MmapLock::new(State {
                 vmas: VmaTree::default(),
                 totals: Totals::default(),
                 layout: Layout::new(mem.platform(), level, limits.stack),

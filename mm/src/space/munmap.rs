@@ -109,6 +109,8 @@ impl<P: Platform> AddressSpace<'_, P> {
         let mut gather = TlbGather::new(self.mem, &self.tables);
         let mut next = first;
         while let Some(vma) = next.filter(|vma| vma.start() < range.end()) {
+            // Before its pages go, and then its tables: see `free_tables_before`.
+            vmas.lock_vma(vma);
             let (cut_start, cut_end) = (vma.start() < range.start(), range.end() < vma.end());
             next = match (cut_start, cut_end) {
                 (_, false) => vma.next(),
@@ -142,6 +144,9 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Frees the tables that only `range` needed, where nothing is mapped any
     /// more; `next` is the VMA after it.
+    ///
+    /// No fault is in there: the VMAs that were in the range have been locked, and
+    /// what others have is outside `floor..ceiling`, as are the tables that map it.
     fn free_tables_before(
         &self,
         vmas: &VmaTree,

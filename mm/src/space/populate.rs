@@ -156,17 +156,25 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// unless it is the zero page.
     fn pin(&self, page: usize, access: FaultAccess) -> Result<Pfn, FaultError> {
         loop {
-            if let Some(slot) = self.tables.lock_pte(self.mem, page) {
-                let entry = slot.get();
-                if entry.is_present() && (!access.write || entry.is_writable()) {
-                    let pfn = entry.pfn();
-                    if !entry.is_special() {
-                        self.mem.get(pfn);
-                    }
-                    return Ok(pfn);
-                }
+            if let Some(pfn) = self.pin_mapped(page, access) {
+                return Ok(pfn);
             }
             self.handle_fault(page, access)?;
         }
+    }
+
+    /// [`pin`](Self::pin) for what is mapped so that it allows the access.
+    fn pin_mapped(&self, page: usize, access: FaultAccess) -> Option<Pfn> {
+        // Keeps the page tables.
+        let _state = self.mmap.read();
+        let slot = self.tables.lock_pte(self.mem, page)?;
+        let entry = slot.get();
+        if !entry.is_present() || (access.write && !entry.is_writable()) {
+            return None;
+        }
+        if !entry.is_special() {
+            self.mem.get(entry.pfn());
+        }
+        Some(entry.pfn())
     }
 }

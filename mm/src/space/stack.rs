@@ -86,6 +86,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             return Err(SpaceError::NoRoom);
         }
         let tables = TableMove::new(old, new).ok_or(SpaceError::NoRoom)?;
+        state.vmas.lock_vma(stack);
         self.tables.move_prepare(self.mem, &tables)?;
         self.tables.move_commit(self.mem, &tables);
         state.vmas.shift(stack, new);

@@ -8,7 +8,7 @@ use crate::flags::VmaFlags;
 use crate::object::Object;
 use crate::rmap::{AnonVma, Avc};
 use crate::slab::Ref;
-use crate::sync::{SpinLock, SpinLockGuard, rank};
+use crate::sync::{SpinLock, SpinLockGuard, VmaLock, rank};
 
 /// Bytes that nothing is placed in below a VMA that grows down (Linux's
 /// default `stack_guard_gap`, 256 pages).
@@ -18,13 +18,15 @@ pub(crate) const STACK_GUARD_GAP: usize = 256 << PAGE_SHIFT;
 ///
 /// An object of an arena, found through the [`VmaTree`](super::VmaTree) of its
 /// address space. Every field is an atomic, for readers that hold no lock that
-/// keeps writers out; writers hold the mmap lock for writing. Bounds, links
+/// keeps writers out; writers hold the mmap lock for writing, and the VMA's own
+/// (see [`VmaTree::lock_vma`](super::VmaTree::lock_vma)). Bounds, links
 /// and the chain change only through the tree's operations and `rmap`'s, which
 /// keep what depends on them.
 ///
-/// The fields that a look-up reads come first, to be in one cache line.
+/// The fields that a look-up reads come first, to be in one cache line, which
+/// no fault writes to: the locks have a line of their own.
 #[derive(Default)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub(crate) struct Vma {
     start: AtomicUsize,
     end: AtomicUsize,
@@ -45,6 +47,7 @@ pub(crate) struct Vma {
     chain: Link<Avc>,
     space: AtomicUsize,
 
+    pub(super) lock: VmaLock,
     prepare: SpinLock<(), { rank::PREPARE }>,
     attached: AtomicBool,
 }
@@ -234,8 +237,10 @@ impl Vma {
     }
 
     /// Makes a slot from the arena a VMA that is in no tree and has no
-    /// anon_vma. Takes over a reference to the object.
-    pub(super) fn init(&self, range: PageRange, pgoff: usize, attributes: &Attributes, space: usize) {
+    /// anon_vma, and is locked for the address space's current `section`. Takes
+    /// over a reference to the object.
+    pub(super) fn init(&self, range: PageRange, pgoff: usize, attributes: &Attributes, space: usize, section: u64) {
+        self.lock.write_unshared(section);
         self.set_place(range.start(), range.end(), pgoff);
         self.store_flags(attributes.flags);
         self.store_name(attributes.name);

@@ -93,7 +93,7 @@ impl VmaTree {
         } else {
             parent.pgoff()
         };
-        let child = create(memory, spares, parent.range(), pgoff, &attributes, space);
+        let child = create(self, memory, spares, parent.range(), pgoff, &attributes, space);
         self.insert_between(self.last(), None, child);
         if !wiped {
             rmap::fork_chain(spares, parent, child);
@@ -121,7 +121,7 @@ impl MapPlan<'_> {
     pub(crate) fn commit<P: Platform>(&self, tree: &mut VmaTree, memory: &Memory<P>, spares: &mut Spares) -> Ref<Vma> {
         let new = self.new;
         let Some(growth) = self.growth() else {
-            let vma = create(memory, spares, new.range, new.pgoff, &new.attributes, new.space);
+            let vma = create(tree, memory, spares, new.range, new.pgoff, &new.attributes, new.space);
             tree.insert_between(self.prev, self.next, vma);
             if let Some(source) = new.copied_from
                 && let Some(anon_vma) = source.anon_vma()
@@ -138,8 +138,8 @@ impl MapPlan<'_> {
 
     /// Maps the range by moving the VMA that it is copied from there, with all its
     /// pages: for one that is moved whole and merges with no other. Its chain
-    /// stays as it is, so nothing is drawn. The caller holds the lock of its
-    /// anon_vma's root until the pages have moved, too.
+    /// stays as it is, so nothing is drawn. The caller has locked it, and holds the
+    /// lock of its anon_vma's root until the pages have moved, too.
     pub(crate) fn commit_whole(&self, tree: &mut VmaTree, source: Ref<Vma>, lock: Option<&RootLock>) {
         debug_assert!(self.moves_whole(source));
         let new = self.new;
@@ -154,7 +154,7 @@ impl MapPlan<'_> {
 
     /// Maps the range by a new VMA that takes the chain of the one that it is
     /// copied from: for one of which all pages move, but that stays, and where the
-    /// new one merges with no other. Draws a VMA. The caller holds the lock as for
+    /// new one merges with no other. Draws a VMA. The caller holds locks as for
     /// [`commit_whole`](Self::commit_whole).
     pub(crate) fn commit_successor<P: Platform>(
         &self,
@@ -166,7 +166,8 @@ impl MapPlan<'_> {
     ) {
         debug_assert!(self.moves_whole(source));
         let new = self.new;
-        let vma = create(memory, spares, new.range, new.pgoff, &new.attributes, new.space);
+        debug_assert!(tree.is_locked(source), "chain taken with faults under way");
+        let vma = create(tree, memory, spares, new.range, new.pgoff, &new.attributes, new.space);
         tree.insert_between(self.prev, self.next, vma);
         if let Some(lock) = lock {
             rmap::adopt_chain(lock, source, vma);
@@ -211,8 +212,9 @@ impl MapPlan<'_> {
     }
 }
 
-/// A VMA that is in no tree yet and has no anon_vma.
+/// A locked VMA for `tree`, in which it is not yet, without an anon_vma.
 pub(super) fn create<P: Platform>(
+    tree: &VmaTree,
     memory: &Memory<P>,
     spares: &mut Spares,
     range: PageRange,
@@ -224,7 +226,7 @@ pub(super) fn create<P: Platform>(
     if let Some(object) = attributes.object {
         memory.get_object(object);
     }
-    vma.init(range, pgoff, attributes, space);
+    vma.init(range, pgoff, attributes, space, tree.section());
     vma
 }
 

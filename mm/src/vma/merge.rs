@@ -146,6 +146,10 @@ impl Growth {
     /// Does it. The VMAs that go have left the tree and have no chain
     /// afterwards, but still their object.
     pub(super) fn commit(&self, tree: &mut VmaTree, spares: &mut Spares) {
+        let shrinks = self.shrinks.map(|(vma, ..)| vma);
+        for changed in [Some(self.vma), shrinks].into_iter().chain(self.goes).flatten() {
+            tree.lock_vma(changed);
+        }
         let anon_vma = self.vma.anon_vma().or(self.chain.anon_vma());
         let root = anon_vma.map(AnonVma::root);
         let lock = root.as_ref().map(|root| root.lock());

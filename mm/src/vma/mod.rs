@@ -53,6 +53,7 @@
 
 mod area;
 mod gap;
+mod index;
 mod map;
 mod merge;
 mod modify;
@@ -64,6 +65,7 @@ pub(crate) mod tests;
 
 pub(crate) use area::{Attributes, STACK_GUARD_GAP, Vma};
 pub(crate) use gap::GapRequest;
+pub(crate) use index::{LockedVma, Miss, VmaIndex};
 pub(crate) use map::{MapPlan, MergeWith, NewMapping, retire};
 pub(crate) use spares::{Needs, Spares};
 pub(crate) use tree::VmaTree;

@@ -53,6 +53,7 @@ impl VmaTree {
         addr: usize,
         spares: &mut Spares,
     ) -> Ref<Vma> {
+        self.lock_vma(vma);
         let root = vma.anon_vma().map(AnonVma::root);
         let lock = root.as_ref().map(|root| root.lock());
         let upper = self.split_off(memory, vma, addr, lock.as_ref(), spares);
@@ -62,7 +63,8 @@ impl VmaTree {
         upper
     }
 
-    /// [`split`](Self::split), but `vma` keeps its old place in the trees of its anon_vmas.
+    /// [`split`](Self::split), but `vma`, which is locked, keeps its old place in the
+    /// trees of its anon_vmas.
     fn split_off<P: Platform>(
         &mut self,
         memory: &Memory<P>,
@@ -73,9 +75,10 @@ impl VmaTree {
     ) -> Ref<Vma> {
         let (start, end) = (vma.start(), vma.end());
         debug_assert!(start < addr && addr < end);
+        debug_assert!(self.is_locked(vma), "split with faults in it");
         let rest = PageRange::new(addr, end).unwrap_or(PageRange::EMPTY);
         let attributes = vma.attributes();
-        let upper = create(memory, spares, rest, vma.index_of(addr), &attributes, vma.space());
+        let upper = create(self, memory, spares, rest, vma.index_of(addr), &attributes, vma.space());
         // No gap changes: the new VMA is where the old one was.
         vma.move_bounds(start, addr);
         self.insert_between(Some(vma), vma.next(), upper);
@@ -97,6 +100,7 @@ impl VmaTree {
     /// VMA: it grows or shrinks at either end. Pages that it keeps keep their
     /// index; none is mapped that it loses.
     pub(crate) fn resize(&mut self, vma: Ref<Vma>, range: PageRange) {
+        self.lock_vma(vma);
         let root = vma.anon_vma().map(AnonVma::root);
         let lock = root.as_ref().map(|root| root.lock());
         self.set_bounds(vma, range.start(), range.end());
@@ -118,6 +122,7 @@ impl VmaTree {
     /// Gives `vma`, which has no anon_vma and no object, another page index.
     pub(crate) fn rebase(&mut self, vma: Ref<Vma>, pgoff: usize) {
         debug_assert!(vma.anon_vma().is_none() && vma.object().is_none());
+        self.lock_vma(vma);
         vma.set_place(vma.start(), vma.end(), pgoff);
     }
 }
@@ -178,8 +183,8 @@ impl ModifyPlan {
 
     /// Gives `vma` the flags and the name.
     fn mark(&self, tree: &mut VmaTree, vma: Ref<Vma>) -> Ref<Vma> {
-        vma.store_name(self.name);
         tree.set_flags(vma, self.flags);
+        vma.store_name(self.name);
         vma
     }
 
@@ -203,6 +208,7 @@ impl ModifyPlan {
         let (front, back) = self.cuts();
         let mut vma = self.vma;
         if front || back {
+            tree.lock_vma(vma);
             let root = vma.anon_vma().map(AnonVma::root);
             let lock = root.as_ref().map(|root| root.lock());
             if back {

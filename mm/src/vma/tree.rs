@@ -57,12 +57,17 @@ impl Vma {
 /// The VMAs of one address space.
 ///
 /// Whoever has it mutably is the only writer (holds the mmap lock for writing).
+/// Every change of a VMA locks it first, but where the lock of an anon_vma's
+/// root must be held for the change, which comes after: then it is for the
+/// caller to lock the VMA before that.
 #[derive(Default)]
 pub(crate) struct VmaTree {
     tree: Avl<ByAddress>,
     first: Link<Vma>,
     last: Link<Vma>,
     len: AtomicUsize,
+    /// The number of the current section of writing, see [`VmaLock`](crate::sync::VmaLock).
+    section: u64,
 }
 
 impl VmaTree {
@@ -134,9 +139,38 @@ impl VmaTree {
         self.len.load(Ordering::Relaxed)
     }
 
+    /// Keeps faults out of `vma` until the section is over, and waits for those
+    /// that are in it: to be done before anything of it changes, and before its
+    /// pages or page tables are taken away as if nobody else were there.
+    #[inline]
+    pub(crate) fn lock_vma(&mut self, vma: Ref<Vma>) {
+        vma.lock.write(self.section);
+    }
+
+    /// Whether faults are kept out of `vma`.
+    #[inline]
+    pub(crate) fn is_locked(&self, vma: Ref<Vma>) -> bool {
+        vma.lock.is_written_in(self.section)
+    }
+
+    /// The number of the current section.
+    #[inline]
+    pub(super) fn section(&self) -> u64 {
+        self.section
+    }
+
+    /// Begins the next section: no VMA is locked any more as far as the caller is
+    /// concerned. Returns its number.
+    #[inline]
+    pub(super) fn next_section(&mut self) -> u64 {
+        self.section += 1;
+        self.section
+    }
+
     /// Puts in `vma` between two neighbours.
     pub(super) fn insert_between(&mut self, prev: Option<Ref<Vma>>, next: Option<Ref<Vma>>, vma: Ref<Vma>) {
         debug_assert!(vma.start() < vma.end());
+        debug_assert!(self.is_locked(vma), "put in with faults in it");
         debug_assert!(prev.is_none_or(|prev| prev.end() <= vma.start()), "overlaps the previous VMA");
         debug_assert!(next.is_none_or(|next| vma.end() <= next.start()), "overlaps the next VMA");
         vma.prev.set(prev);
@@ -167,6 +201,7 @@ impl VmaTree {
     /// neighbours it had; they no longer know of it.
     pub(crate) fn remove(&mut self, vma: Ref<Vma>) {
         debug_assert!(vma.is_attached());
+        self.lock_vma(vma);
         vma.store_attached(false);
         let (prev, next) = (vma.prev(), vma.next());
         match prev {
@@ -190,6 +225,7 @@ impl VmaTree {
     pub(super) fn relocate(&mut self, vma: Ref<Vma>, range: PageRange, pgoff: usize, next: Option<Ref<Vma>>) {
         if next == Some(vma) || next == vma.next() {
             // It passes no other VMA.
+            self.lock_vma(vma);
             vma.set_place(range.start(), range.end(), pgoff);
             self.update_gaps_around(vma);
             return;
@@ -199,7 +235,8 @@ impl VmaTree {
         self.insert_between(self.before(next), next, vma);
     }
 
-    /// Takes out all VMAs at once, and calls `f` with each.
+    /// Takes out all VMAs at once, and calls `f` with each. Nobody else uses the
+    /// address space any more.
     pub(super) fn remove_all(&mut self, mut f: impl FnMut(Ref<Vma>)) {
         let mut at = self.first();
         self.tree.clear();
@@ -219,6 +256,7 @@ impl VmaTree {
         debug_assert!(start < end);
         debug_assert!(vma.prev().is_none_or(|prev| prev.end() <= start), "into the previous VMA");
         debug_assert!(vma.next().is_none_or(|next| end <= next.start()), "into the next VMA");
+        self.lock_vma(vma);
         vma.move_bounds(start, end);
         self.update_gaps_around(vma);
     }
@@ -232,6 +270,7 @@ impl VmaTree {
 
     /// Changes the flags of `vma`.
     pub(crate) fn set_flags(&mut self, vma: Ref<Vma>, flags: VmaFlags) {
+        self.lock_vma(vma);
         vma.store_flags(flags);
     }
 

@@ -45,6 +45,11 @@ impl<P: Platform> AddressSpace<'_, P> {
         let charge = Charge::new(self.mem, if flags.contains(VmaFlags::ACCOUNT) { added } else { 0 })?;
         let tables = table_move(state, vma, &mv, &target).ok_or(SpaceError::Invalid)?;
 
+        // Where tables are about to be exchanged, or given up again, no fault may be.
+        state.vmas.lock_vma(vma);
+        if target.pages != 0 {
+            lock_all(state, mv.target);
+        }
         let peak = state.totals.peak;
         let new = self.new_mapping(vma, &mv);
         let plan = state.vmas.plan_map_before(&new, target.next);
@@ -224,6 +229,13 @@ impl<P: Platform> AddressSpace<'_, P> {
                 state.vmas.rebase(vma, vma.start() >> PAGE_SHIFT);
             }
         }
+    }
+}
+
+/// Locks all VMAs that have a page in `range`.
+fn lock_all(state: &mut State, range: PageRange) {
+    for vma in state.vmas.overlapping(range.start(), range.end()) {
+        state.vmas.lock_vma(vma);
     }
 }
 

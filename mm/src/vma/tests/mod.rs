@@ -116,7 +116,7 @@ impl<'m> Process<'m> {
     /// A VMA that is in no tree yet.
     pub(crate) fn detached(&self, range: PageRange, pgoff: usize, attributes: Attributes) -> Ref<Vma> {
         let mut spares = self.spares(Needs::map(None));
-        super::map::create(self.memory, &mut spares, range, pgoff, &attributes, 7)
+        super::map::create(&self.tree, self.memory, &mut spares, range, pgoff, &attributes, 7)
     }
 
     pub(crate) fn chain_like(&self, old: Ref<Vma>, new: Ref<Vma>) {

@@ -1,0 +1,77 @@
+//! The mmap lock, together with what lets faults do without it.
+
+use core::ops::{Deref, DerefMut};
+
+use super::State;
+use crate::sync::{ReadGuard, RwLock, WriteGuard, rank};
+use crate::vma::{LockedVma, Miss, VmaIndex};
+
+/// A reader-writer lock around [`State`], which also releases the VMAs that a
+/// writer has locked when that is done.
+pub(super) struct MmapLock {
+    state: RwLock<State, { rank::MMAP }>,
+    index: VmaIndex,
+}
+
+/// The mmap lock held for writing. Dropping it ends the section: VMAs that were
+/// locked in it are released first.
+pub(super) struct MmapWriteGuard<'a> {
+    state: WriteGuard<'a, State>,
+    index: &'a VmaIndex,
+}
+
+impl MmapLock {
+    /// An unlocked lock around `state`, which has no VMAs.
+    pub(super) fn new(state: State) -> MmapLock {
+        MmapLock { state: RwLock::new(state), index: VmaIndex::default() }
+    }
+
+    /// Waits until no writer holds the lock and joins the readers.
+    #[inline]
+    pub(super) fn read(&self) -> ReadGuard<'_, State> {
+        self.state.read()
+    }
+
+    /// Waits until nobody holds the lock and takes it alone.
+    #[inline]
+    pub(super) fn write(&self) -> MmapWriteGuard<'_> {
+        MmapWriteGuard { state: self.state.write(), index: &self.index }
+    }
+
+    /// [`write`](Self::write) of an address space that nobody else knows of yet,
+    /// or any more.
+    #[inline]
+    pub(super) fn write_unshared(&self) -> MmapWriteGuard<'_> {
+        MmapWriteGuard { state: self.state.write_unshared(), index: &self.index }
+    }
+
+    /// Locks the VMA at `addr` of this address space, whose VMAs know it as
+    /// `space`, without waiting for anybody.
+    #[inline(always)]
+    pub(super) fn lock_vma(&self, addr: usize, space: usize) -> Result<LockedVma, Miss> {
+        self.index.lock(addr, space)
+    }
+}
+
+impl Deref for MmapWriteGuard<'_> {
+    type Target = State;
+
+    #[inline(always)]
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for MmapWriteGuard<'_> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for MmapWriteGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.index.end_section(&mut self.state.vmas);
+    }
+}

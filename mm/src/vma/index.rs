@@ -1,0 +1,111 @@
+//! Finding a VMA, and locking it, without the mmap lock.
+//!
+//! Who looks for one walks the tree as if nobody changed it, in whatever state
+//! it is, and writes to nothing on the way. A walk may go astray: it may reach
+//! VMAs that have left the tree, or whose memory is another VMA's by now, of
+//! another address space even. It does no harm, because what is in an arena is
+//! always a valid VMA, and comes to an end after [`MAX_STEPS`].
+//!
+//! What makes the result right is that it is checked when it is locked: a VMA
+//! that is attached, is this address space's, and contains the address, *is* the
+//! one, since there is only one, whichever way it was found. Nothing of it changes
+//! as long as the lock is held. A result that cannot be locked or is wrong says
+//! nothing; nor does an empty one. Then the mmap lock tells.
+
+use core::ops::Deref;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Vma, VmaTree};
+use crate::avl::Link;
+use crate::slab::Ref;
+use crate::sync::Held;
+
+/// A balanced tree that is higher has more nodes than there can be VMAs.
+const MAX_STEPS: usize = 64;
+
+/// What there must be beside a [`VmaTree`] to find VMAs while that changes.
+///
+/// In a cache line of its own, which only the end of a section writes to.
+#[derive(Default)]
+#[repr(align(64))]
+pub(crate) struct VmaIndex {
+    /// The number of the current section, see [`VmaLock`](crate::sync::VmaLock).
+    section: AtomicU64,
+    /// The root of the tree at the end of the last section.
+    top: Link<Vma>,
+}
+
+/// Why no VMA was found, and the mmap lock has to be taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Miss {
+    /// The walk came to none: there is none, or the tree is being changed.
+    NotFound,
+    /// A writer has it.
+    Locked,
+    /// It was removed, or changed its place, before it was locked.
+    Changed,
+}
+
+/// A VMA locked for reading: as long as this exists the VMA stays attached, and
+/// what it is and where.
+pub(crate) struct LockedVma {
+    vma: Ref<Vma>,
+    _held: Held,
+}
+
+impl VmaIndex {
+    /// Finds the VMA of the address space `space` that contains `addr`, and locks it.
+    #[inline(always)]
+    pub(crate) fn lock(&self, addr: usize, space: usize) -> Result<LockedVma, Miss> {
+        let vma = self.find(addr).ok_or(Miss::NotFound)?;
+        self.lock_found(vma, addr, space)
+    }
+
+    /// The walk: the result is to be checked.
+    #[inline(always)]
+    fn find(&self, addr: usize) -> Option<Ref<Vma>> {
+        let mut at = self.top.get();
+        for _ in 0..MAX_STEPS {
+            let vma = at?;
+            at = if addr >= vma.end() {
+                vma.links.right()
+            } else if addr < vma.start() {
+                vma.links.left()
+            } else {
+                return at;
+            };
+        }
+        None
+    }
+
+    /// Locks what the walk has come to, and checks it.
+    #[inline(always)]
+    fn lock_found(&self, vma: Ref<Vma>, addr: usize, space: usize) -> Result<LockedVma, Miss> {
+        let held = vma.lock.try_read(&self.section).ok_or(Miss::Locked)?;
+        let locked = LockedVma { vma, _held: held };
+        if vma.is_attached() && vma.space() == space && vma.contains(addr) { Ok(locked) } else { Err(Miss::Changed) }
+    }
+
+    /// Ends a section: releases all VMAs that were locked for writing.
+    #[inline]
+    pub(crate) fn end_section(&self, tree: &mut VmaTree) {
+        self.top.set(tree.root());
+        self.section.store(tree.next_section(), Ordering::Release);
+    }
+}
+
+impl Deref for LockedVma {
+    type Target = Ref<Vma>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Ref<Vma> {
+        &self.vma
+    }
+}
+
+impl Drop for LockedVma {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.vma.lock.release();
+    }
+}
