@@ -61,8 +61,10 @@ pub(super) enum Outcome {
 /// Why a fault takes the mmap lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fallback {
-    /// The VMA could not be found and locked.
-    Miss(Miss),
+    /// No VMA was found.
+    NotFound,
+    /// The VMA that was found could not be locked.
+    Missed(Miss),
     /// It needs its first anon_vma.
     FirstWrite,
 }
@@ -80,6 +82,12 @@ pub(super) fn page_protection(flags: VmaFlags) -> EntryFlags {
 /// without reading. An instruction fetch counts as a read until the page is there.
 fn allows(flags: VmaFlags, access: FaultAccess) -> bool {
     if access.write { flags.contains(VmaFlags::WRITE) } else { flags.intersects(VmaFlags::ACCESS) }
+}
+
+/// Whether the access may make it necessary to give the VMA its first anon_vma.
+#[inline(always)]
+fn is_first_write(vma: Ref<Vma>, access: FaultAccess) -> bool {
+    access.write && vma.anon_vma().is_none() && !vma.flags().contains(VmaFlags::SHARED)
 }
 
 /// Whether the page that a private VMA's entry maps is that VMA's alone, so that
@@ -114,8 +122,15 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// Resolves a fault with the lock of its VMA, if that can be had.
     #[inline]
     fn fault_in_vma(&self, addr: usize, access: FaultAccess) -> Result<Result<(), FaultError>, Fallback> {
-        let vma = self.mmap.lock_vma(addr, self.id()).map_err(Fallback::Miss)?;
-        if access.write && !vma.flags().contains(VmaFlags::SHARED) && vma.anon_vma().is_none() {
+        let index = self.mmap.index();
+        let found = index.find(addr).ok_or(Fallback::NotFound)?;
+        // Asked before, which most often saves the locking, and again when it is
+        // known that this is the right one.
+        if is_first_write(found, access) {
+            return Err(Fallback::FirstWrite);
+        }
+        let vma = index.lock(found, addr, self.id()).map_err(Fallback::Missed)?;
+        if is_first_write(*vma, access) {
             return Err(Fallback::FirstWrite);
         }
         let page = page_align_down(addr);

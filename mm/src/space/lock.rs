@@ -4,7 +4,7 @@ use core::ops::{Deref, DerefMut};
 
 use super::State;
 use crate::sync::{ReadGuard, RwLock, WriteGuard, rank};
-use crate::vma::{LockedVma, Miss, VmaIndex};
+use crate::vma::VmaIndex;
 
 /// A reader-writer lock around [`State`], which also releases the VMAs that a
 /// writer has locked when that is done.
@@ -45,11 +45,10 @@ impl MmapLock {
         MmapWriteGuard { state: self.state.write_unshared(), index: &self.index }
     }
 
-    /// Locks the VMA at `addr` of this address space, whose VMAs know it as
-    /// `space`, without waiting for anybody.
+    /// The way to VMAs without the lock.
     #[inline(always)]
-    pub(super) fn lock_vma(&self, addr: usize, space: usize) -> Result<LockedVma, Miss> {
-        self.index.lock(addr, space)
+    pub(super) fn index(&self) -> &VmaIndex {
+        &self.index
     }
 }
 

@@ -87,7 +87,19 @@ impl VmaLock {
     #[inline]
     fn exclude(&self, section: u64) {
         self.section.store(section, Ordering::SeqCst);
-        while self.readers.load(Ordering::SeqCst) != 0 {
+        if self.has_readers() {
+            self.wait();
+        }
+    }
+
+    #[inline]
+    fn has_readers(&self) -> bool {
+        self.readers.load(Ordering::SeqCst) != 0
+    }
+
+    #[cold]
+    fn wait(&self) {
+        while self.has_readers() {
             Relax::relax();
         }
     }

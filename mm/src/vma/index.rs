@@ -35,11 +35,9 @@ pub(crate) struct VmaIndex {
     top: Link<Vma>,
 }
 
-/// Why no VMA was found, and the mmap lock has to be taken.
+/// Why a VMA that was found is not to be had without the mmap lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Miss {
-    /// The walk came to none: there is none, or the tree is being changed.
-    NotFound,
     /// A writer has it.
     Locked,
     /// It was removed, or changed its place, before it was locked.
@@ -54,16 +52,9 @@ pub(crate) struct LockedVma {
 }
 
 impl VmaIndex {
-    /// Finds the VMA of the address space `space` that contains `addr`, and locks it.
+    /// The walk: the result may be any VMA there is or was.
     #[inline(always)]
-    pub(crate) fn lock(&self, addr: usize, space: usize) -> Result<LockedVma, Miss> {
-        let vma = self.find(addr).ok_or(Miss::NotFound)?;
-        self.lock_found(vma, addr, space)
-    }
-
-    /// The walk: the result is to be checked.
-    #[inline(always)]
-    fn find(&self, addr: usize) -> Option<Ref<Vma>> {
+    pub(crate) fn find(&self, addr: usize) -> Option<Ref<Vma>> {
         let mut at = self.top.get();
         for _ in 0..MAX_STEPS {
             let vma = at?;
@@ -78,9 +69,10 @@ impl VmaIndex {
         None
     }
 
-    /// Locks what the walk has come to, and checks it.
+    /// Locks what the walk has come to, if it is the VMA of the address space
+    /// `space` that contains `addr`.
     #[inline(always)]
-    fn lock_found(&self, vma: Ref<Vma>, addr: usize, space: usize) -> Result<LockedVma, Miss> {
+    pub(crate) fn lock(&self, vma: Ref<Vma>, addr: usize, space: usize) -> Result<LockedVma, Miss> {
         let held = vma.lock.try_read(&self.section).ok_or(Miss::Locked)?;
         let locked = LockedVma { vma, _held: held };
         if vma.is_attached() && vma.space() == space && vma.contains(addr) { Ok(locked) } else { Err(Miss::Changed) }

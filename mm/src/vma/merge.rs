@@ -146,9 +146,12 @@ impl Growth {
     /// Does it. The VMAs that go have left the tree and have no chain
     /// afterwards, but still their object.
     pub(super) fn commit(&self, tree: &mut VmaTree, spares: &mut Spares) {
-        let shrinks = self.shrinks.map(|(vma, ..)| vma);
-        for changed in [Some(self.vma), shrinks].into_iter().chain(self.goes).flatten() {
-            tree.lock_vma(changed);
+        tree.lock_vma(self.vma);
+        if let Some((shrinks, ..)) = self.shrinks {
+            tree.lock_vma(shrinks);
+        }
+        for gone in self.goes.into_iter().flatten() {
+            tree.lock_vma(gone);
         }
         let anon_vma = self.vma.anon_vma().or(self.chain.anon_vma());
         let root = anon_vma.map(AnonVma::root);

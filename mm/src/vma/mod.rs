@@ -65,7 +65,7 @@ pub(crate) mod tests;
 
 pub(crate) use area::{Attributes, STACK_GUARD_GAP, Vma};
 pub(crate) use gap::GapRequest;
-pub(crate) use index::{LockedVma, Miss, VmaIndex};
+pub(crate) use index::{Miss, VmaIndex};
 pub(crate) use map::{MapPlan, MergeWith, NewMapping, retire};
 pub(crate) use spares::{Needs, Spares};
 pub(crate) use tree::VmaTree;
