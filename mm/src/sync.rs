@@ -285,6 +285,8 @@ mod order {
 
 #[cfg(test)]
 mod tests {
+    use core::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     #[test]
@@ -302,6 +304,37 @@ mod tests {
         let (outer, inner) = (RwLock::<(), { rank::MMAP }>::new(()), SpinLock::<(), { rank::ARENA }>::new(()));
         let _inner = inner.lock();
         let _outer = outer.write();
+    }
+
+    #[test]
+    #[should_panic(expected = "mmap lock taken under VMA lock")]
+    fn who_has_a_vma_must_not_wait_for_the_mmap_lock() {
+        let (space, vma) = (RwLock::<(), { rank::MMAP }>::new(()), VmaLock::default());
+        let _fault = vma.try_read(&AtomicU64::new(1));
+        let _space = space.read();
+    }
+
+    #[test]
+    #[should_panic(expected = "VMA lock taken under anon_vma root lock")]
+    fn faults_are_not_waited_for_under_what_they_take() {
+        let (vma, root) = (VmaLock::default(), RwLock::<(), { rank::ANON_VMA_ROOT }>::new(()));
+        let _root = root.write();
+        vma.write(1);
+    }
+
+    #[test]
+    fn a_vma_is_locked_until_its_section_is_over() {
+        let (vma, current) = (VmaLock::default(), AtomicU64::new(1));
+        let fault = vma.try_read(&current);
+        assert!(fault.is_some());
+        vma.release();
+        drop(fault);
+        vma.write(1);
+        assert!(vma.try_read(&current).is_none());
+        vma.write(1);
+        current.store(2, Ordering::Release);
+        assert!(vma.try_read(&current).is_some());
+        vma.release();
     }
 
     #[test]

@@ -28,8 +28,8 @@ impl PageTables {
     /// one above, or 0 and [`TASK_SIZE`]). They go once `gather` has flushed.
     ///
     /// The caller has `floor..ceiling` to itself: it holds the mmap lock in write
-    /// mode, all VMAs in there are detached and unlinked from rmap, and their
-    /// leaves are gone.
+    /// mode, all VMAs in there were locked and are detached and unlinked from rmap,
+    /// and their leaves are gone.
     pub fn free_tables<P: Platform>(
         &self,
         mem: &Memory<P>,

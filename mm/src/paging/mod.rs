@@ -22,8 +22,8 @@
 //!   has to itself. [`free_tables`](PageTables::free_tables),
 //!   [`move_commit`](PageTables::move_commit) and
 //!   [`destroy`](PageTables::destroy) say what that takes; it always comes down
-//!   to the mmap lock in write mode, no attached VMA in the range that a fault
-//!   could find unlocked, and no rmap walk that could reach it.
+//!   to the mmap lock in write mode, no VMA in the range that a fault could lock
+//!   or has locked, and no rmap walk that could reach it.
 //!
 //! Everybody else (faults under a VMA's lock, rmap walkers under an anon_vma's)
 //! is therefore safe to follow any entry it reads. Who takes a table's lock

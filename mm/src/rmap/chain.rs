@@ -64,8 +64,9 @@ impl AnonVma {
 /// previous one's), so that they still can merge when their permissions become
 /// equal.
 ///
-/// The caller holds the mmap lock, at least for reading; several threads may
-/// be here for one VMA.
+/// The caller holds the mmap lock, at least for reading, as the neighbours are
+/// looked at; that of the VMA is not enough. Several threads may be here for one
+/// VMA.
 ///
 /// # Errors
 ///

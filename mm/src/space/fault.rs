@@ -60,7 +60,7 @@ pub(super) enum Outcome {
 
 /// Why a fault takes the mmap lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fallback {
+pub(super) enum Fallback {
     /// No VMA was found.
     NotFound,
     /// The VMA that was found could not be locked.
@@ -121,7 +121,7 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Resolves a fault with the lock of its VMA, if that can be had.
     #[inline]
-    fn fault_in_vma(&self, addr: usize, access: FaultAccess) -> Result<Result<(), FaultError>, Fallback> {
+    pub(super) fn fault_in_vma(&self, addr: usize, access: FaultAccess) -> Result<Result<(), FaultError>, Fallback> {
         let index = self.mmap.index();
         let found = index.find(addr).ok_or(Fallback::NotFound)?;
         // Asked before, which most often saves the locking, and again when it is

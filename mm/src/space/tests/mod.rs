@@ -15,9 +15,13 @@ mod pages;
 mod property;
 mod snapshot;
 mod switching;
+mod threads;
+mod vma_lock;
 
 use crate::sim::{self, Access, SimPlatform};
-use crate::{AddressSpace, FaultAccess, FaultError, Limits, Memory, MmapRequest, PAGE_SIZE, SpaceError, VmaFlags};
+use crate::{
+    AddressSpace, FaultAccess, FaultError, Limits, Memory, MmapRequest, PAGE_SIZE, PageRange, SpaceError, VmaFlags,
+};
 
 pub(super) const READ: usize = 1;
 pub(super) const WRITE: usize = 2;

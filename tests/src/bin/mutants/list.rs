@@ -62,6 +62,69 @@ pub const MUTATIONS: &[Mutation] = &[
         "self.next_flush(start, end, full)",
         "self.next_flush(start, end - PAGE_SIZE, full)",
     ),
+    // ---- faults without the mmap lock ----
+    mutation(
+        "VMA lock: a fault does not look for a writer once it has counted itself",
+        "mm/src/sync/vma_lock.rs",
+        "self.section.load(Ordering::SeqCst) >=",
+        "false && self.section.load(Ordering::SeqCst) >=",
+    ),
+    mutation(
+        "VMA lock: the writer does not wait for faults",
+        "mm/src/sync/vma_lock.rs",
+        "        if self.has_readers() {",
+        "        if false {",
+    ),
+    mutation(
+        "VMA lock: not released at the end of the section",
+        "mm/src/vma/index.rs",
+        "self.section.store(tree.next_section(), Ordering::Release);",
+        "",
+    ),
+    mutation("look-up: a detached VMA is taken for one", "mm/src/vma/index.rs", "vma.is_attached() && ", ""),
+    mutation(
+        "look-up: another address space's VMA is taken for one",
+        "mm/src/vma/index.rs",
+        "vma.space() == space && ",
+        "",
+    ),
+    mutation("look-up: a VMA that has moved is taken for one", "mm/src/vma/index.rs", " && vma.contains(addr)", ""),
+    mutation(
+        "a new VMA is not locked while it is made",
+        "mm/src/vma/area.rs",
+        "        self.lock.write_unshared(section);\n",
+        "",
+    ),
+    mutation(
+        "munmap: pages are taken out under faults",
+        "mm/src/space/munmap.rs",
+        "            vmas.lock_vma(vma);\n",
+        "",
+    ),
+    mutation(
+        "fork: pages are copied under faults",
+        "mm/src/space/fork.rs",
+        "                    parent.vmas.lock_vma(vma);\n",
+        "",
+    ),
+    mutation(
+        "mremap: pages are moved under faults",
+        "mm/src/space/mremap/moving.rs",
+        "        state.vmas.lock_vma(vma);\n        if target",
+        "        if target",
+    ),
+    mutation(
+        "mprotect: flags change under faults",
+        "mm/src/vma/tree.rs",
+        "        self.lock_vma(vma);\n        vma.store_flags",
+        "        vma.store_flags",
+    ),
+    mutation(
+        "fault: the first anon_vma is given without the mmap lock",
+        "mm/src/space/fault.rs",
+        "access.write && vma.anon_vma().is_none() &&",
+        "false && vma.anon_vma().is_none() &&",
+    ),
     // ---- what stays in a TLB ----
     mutation(
         "PCID: flushes are not counted while no CPU is active",
