@@ -31,6 +31,7 @@ use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use crate::slab::Ref;
+use crate::sync::point;
 
 /// An atomic `Option<Ref<T>>`.
 ///
@@ -57,6 +58,7 @@ impl<T> Link<T> {
     /// Links to `to`, or to nothing.
     #[inline(always)]
     pub(crate) fn set(&self, to: Option<Ref<T>>) {
+        point();
         self.word.store(to.map_or(0, Ref::as_usize), Ordering::Release);
     }
 }

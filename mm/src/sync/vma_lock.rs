@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::order::Held;
-use super::{Relax, rank};
+use super::{Relax, point, rank};
 use spin::RelaxStrategy;
 
 /// The lock of one VMA: page faults read, who changes the VMA writes.
@@ -42,8 +42,10 @@ impl VmaLock {
         if self.section.load(Ordering::Relaxed) >= current.load(Ordering::Acquire) {
             return None;
         }
+        point();
         self.readers.fetch_add(1, Ordering::SeqCst);
         let held = Held::hold(rank::VMA, self);
+        point();
         // If this is the number that a section has stored which is over by now,
         // the next one's is seen as well, and with it all that was changed. One
         // that is not over has the same number.
@@ -57,6 +59,7 @@ impl VmaLock {
     /// Leaves the readers.
     #[inline(always)]
     pub(crate) fn release(&self) {
+        point();
         self.readers.fetch_sub(1, Ordering::Release);
     }
 
@@ -86,6 +89,7 @@ impl VmaLock {
 
     #[inline]
     fn exclude(&self, section: u64) {
+        point();
         self.section.store(section, Ordering::SeqCst);
         if self.has_readers() {
             self.wait();
@@ -94,6 +98,7 @@ impl VmaLock {
 
     #[inline]
     fn has_readers(&self) -> bool {
+        point();
         self.readers.load(Ordering::SeqCst) != 0
     }
 

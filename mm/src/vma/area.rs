@@ -8,7 +8,7 @@ use crate::flags::VmaFlags;
 use crate::object::Object;
 use crate::rmap::{AnonVma, Avc};
 use crate::slab::Ref;
-use crate::sync::{SpinLock, SpinLockGuard, VmaLock, rank};
+use crate::sync::{SpinLock, SpinLockGuard, VmaLock, point, rank};
 
 /// Bytes that nothing is placed in below a VMA that grows down (Linux's
 /// default `stack_guard_gap`, 256 pages).
@@ -210,6 +210,7 @@ impl Vma {
     #[inline]
     pub(super) fn set_place(&self, start: usize, end: usize, pgoff: usize) {
         self.start.store(start, Ordering::Relaxed);
+        point();
         self.end.store(end, Ordering::Relaxed);
         self.pgoff.store(pgoff, Ordering::Relaxed);
     }
@@ -223,6 +224,7 @@ impl Vma {
 
     #[inline]
     pub(super) fn store_flags(&self, flags: VmaFlags) {
+        point();
         self.flags.store(flags.bits(), Ordering::Relaxed);
     }
 
@@ -233,6 +235,7 @@ impl Vma {
 
     #[inline]
     pub(super) fn store_attached(&self, attached: bool) {
+        point();
         self.attached.store(attached, Ordering::Release);
     }
 

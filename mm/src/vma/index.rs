@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::{Vma, VmaTree};
 use crate::avl::Link;
 use crate::slab::Ref;
-use crate::sync::Held;
+use crate::sync::{Held, point};
 
 /// A balanced tree that is higher has more nodes than there can be VMAs.
 const MAX_STEPS: usize = 64;
@@ -58,6 +58,7 @@ impl VmaIndex {
         let mut at = self.top.get();
         for _ in 0..MAX_STEPS {
             let vma = at?;
+            point();
             at = if addr >= vma.end() {
                 vma.links.right()
             } else if addr < vma.start() {
@@ -82,6 +83,7 @@ impl VmaIndex {
     #[inline]
     pub(crate) fn end_section(&self, tree: &mut VmaTree) {
         self.top.set(tree.root());
+        point();
         self.section.store(tree.next_section(), Ordering::Release);
     }
 }
