@@ -16,11 +16,14 @@ use crate::rmap::{AnonVma, Avc};
 use crate::slab::Arena;
 use crate::vma::Vma;
 
+mod events;
 mod sysctl;
 
 #[cfg(any(test, feature = "fault-injection"))]
 mod injection;
 
+pub use events::Event;
+use events::Events;
 pub use sysctl::{Overcommit, Sysctl};
 
 /// A range of physical memory, in bytes.
@@ -75,6 +78,7 @@ pub struct Memory<P: Platform> {
     /// How many address spaces there have been.
     contexts: AtomicU64,
     pub(crate) arenas: Arenas,
+    events: Events,
     #[cfg(any(test, feature = "fault-injection"))]
     injection: injection::Injection,
 }
@@ -129,6 +133,7 @@ impl<P: Platform> Memory<P> {
             committed: AtomicIsize::new(0),
             contexts: AtomicU64::new(0),
             arenas: Arenas::new(),
+            events: Events::new(),
             #[cfg(any(test, feature = "fault-injection"))]
             injection: injection::Injection::new(),
         };
@@ -253,6 +258,16 @@ impl<P: Platform> Memory<P> {
                 self.free(unsafe { OwnedFrame::from_raw(pfn, frames.get(pfn).order()) });
             }
         }
+    }
+
+    /// How often something has happened.
+    pub fn events(&self, event: Event) -> u64 {
+        self.events.sum(event)
+    }
+
+    #[inline(always)]
+    pub(crate) fn count(&self, event: Event) {
+        self.events.count(self.platform.current_cpu(), event);
     }
 
     /// Where the direct map has a frame. The pointer is valid for a page, and

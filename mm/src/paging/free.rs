@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 
 use super::table::{Child, Level, Table};
 use super::{Entry, PageTables, TlbGather, USER_END};
-use crate::{Memory, OwnedFrame, PMD_SIZE, PageRange, Platform, TASK_SIZE};
+use crate::{Event, Memory, OwnedFrame, PMD_SIZE, PageRange, Platform, TASK_SIZE};
 
 /// What may be freed: tables whose whole span is in `floor..ceiling`.
 struct Bounds {
@@ -47,7 +47,7 @@ impl PageTables {
     /// The caller holds the mmap lock in write mode, and keeps faults and rmap
     /// walks out of `room`; what is mapped there stays.
     pub(super) fn free_empty_tables<P: Platform>(&self, mem: &Memory<P>, range: PageRange, room: (usize, usize)) {
-        let mut gather = TlbGather::new(mem, self);
+        let mut gather = TlbGather::new(mem, self, Event::FlushUnmap);
         self.free_gathered(mem, range, room, Which::Empty, &mut gather);
     }
 

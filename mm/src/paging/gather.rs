@@ -8,7 +8,7 @@
 use core::mem::MaybeUninit;
 
 use super::PageTables;
-use crate::{FrameKind, Memory, OwnedFrame, PAGE_SIZE, Pfn, Platform};
+use crate::{Event, FrameKind, Memory, OwnedFrame, PAGE_SIZE, Pfn, Platform};
 
 /// Frames that are gathered without allocating.
 const INLINE: usize = 32;
@@ -26,6 +26,7 @@ const NO_TABLE: Pfn = Pfn(usize::MAX);
 pub(crate) struct TlbGather<'a, P: Platform> {
     mem: &'a Memory<P>,
     tables: &'a PageTables,
+    reason: Event,
     /// Hull of the addresses whose translations changed; empty if `start >= end`.
     start: usize,
     end: usize,
@@ -41,11 +42,12 @@ pub(crate) struct TlbGather<'a, P: Platform> {
 }
 
 impl<'a, P: Platform> TlbGather<'a, P> {
-    /// Nothing pending.
-    pub fn new(mem: &'a Memory<P>, tables: &'a PageTables) -> Self {
+    /// Nothing pending. A flush counts as `reason`.
+    pub fn new(mem: &'a Memory<P>, tables: &'a PageTables, reason: Event) -> Self {
         TlbGather {
             mem,
             tables,
+            reason,
             start: usize::MAX,
             end: 0,
             count: 0,
@@ -123,7 +125,7 @@ impl<'a, P: Platform> TlbGather<'a, P> {
     }
 
     fn flush_pending(&mut self) {
-        self.tables.flush(self.mem, self.start, self.end);
+        self.tables.flush(self.mem, self.start, self.end, self.reason);
         self.start = usize::MAX;
         self.end = 0;
         let (batch, count) = (self.batch(), self.count);

@@ -70,7 +70,7 @@ pub(crate) use walk::Glance;
 use table::{ENTRIES, Table};
 
 use crate::sync::point;
-use crate::{CpuSet, FrameKind, Memory, OutOfMemory, OwnedFrame, PAGE_SIZE, Pfn, PhysAddr, Platform};
+use crate::{CpuSet, Event, FrameKind, Memory, OutOfMemory, OwnedFrame, PAGE_SIZE, Pfn, PhysAddr, Platform};
 
 /// Over this many pages a whole TLB is flushed rather than page by page, as on
 /// Linux (`tlb_single_page_flush_ceiling`).
@@ -163,14 +163,15 @@ impl PageTables {
 
     /// Removes the translations of `start..end` (page aligned) from the TLBs of
     /// all CPUs that may use some, and waits until they are gone. Other CPUs
-    /// find out when they load the root again.
-    pub fn flush<P: Platform>(&self, mem: &Memory<P>, start: usize, end: usize) {
+    /// find out when they load the root again. Counts as `reason` if there are any.
+    pub fn flush<P: Platform>(&self, mem: &Memory<P>, start: usize, end: usize, reason: Event) {
         if start >= end {
             return;
         }
         let full = end - start > FULL_FLUSH_PAGES * PAGE_SIZE;
         let (targets, flush) = self.next_flush(start, end, full);
         if !targets.is_empty() {
+            mem.count(reason);
             mem.platform().flush_tlb(targets, flush);
         }
     }

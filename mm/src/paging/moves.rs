@@ -31,7 +31,7 @@ use super::free::span_ceiling;
 use super::table::{Child, Level, Table};
 use super::walk::{Found, FoundPte, Place};
 use super::{Entry, PageTables};
-use crate::{Memory, OutOfMemory, PageRange, Platform};
+use crate::{Event, Memory, OutOfMemory, PageRange, Platform};
 
 /// A move of the leaves of a range to another address.
 #[derive(Clone, Copy, Debug)]
@@ -252,7 +252,7 @@ impl PageTables {
                 all |= entry.0;
             }
             if Entry(all).is_present() {
-                self.flush(mem, addr, end);
+                self.flush(mem, addr, end, Event::FlushMove);
             }
         } else {
             let (mut moved, mut displaced) = (false, false);
@@ -267,11 +267,11 @@ impl PageTables {
                 displaced |= !left_behind.is_empty();
             }
             if moved {
-                self.flush(mem, addr, end);
+                self.flush(mem, addr, end, Event::FlushMove);
             }
             // Nothing is mapped there, but the way to it may be cached.
             if displaced {
-                self.flush(mem, new_addr, new_end);
+                self.flush(mem, new_addr, new_end, Event::FlushMove);
             }
         }
     }

@@ -6,7 +6,7 @@ use super::PageTables;
 use super::entry::{Entry, EntryFlags};
 use super::table::{Child, Level, Slot, Table};
 use super::walk::Found;
-use crate::{Memory, OutOfMemory, OwnedFrame, Pfn, Platform};
+use crate::{Event, Memory, OutOfMemory, OwnedFrame, Pfn, Platform};
 
 impl PageTables {
     /// Replaces the huge leaf that maps `addr`, if there is one, by a table of
@@ -29,7 +29,7 @@ impl PageTables {
                 self.install_split(mem, slot, page);
                 let start = level.floor(addr);
                 // Some processors must not see both sizes at once.
-                self.flush(mem, start, start + level.size());
+                self.flush(mem, start, start + level.size(), Event::FlushSplit);
             } else {
                 mem.free_table(page);
             }

@@ -31,7 +31,7 @@ use crate::paging::{Entry, EntryFlags, Glance, Slot, TlbGather};
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;
 use crate::vma::{Miss, Vma};
-use crate::{FrameKind, OwnedFrame, Pfn, Platform, VmaFlags, page_align_down};
+use crate::{Event, FrameKind, OwnedFrame, Pfn, Platform, VmaFlags, page_align_down};
 
 /// What the access that faulted wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -84,6 +84,18 @@ fn allows(flags: VmaFlags, access: FaultAccess) -> bool {
     if access.write { flags.contains(VmaFlags::WRITE) } else { flags.intersects(VmaFlags::ACCESS) }
 }
 
+impl Fallback {
+    /// As what it counts.
+    fn event(self) -> Event {
+        match self {
+            Fallback::NotFound => Event::FaultVmaNotFound,
+            Fallback::Missed(Miss::Locked) => Event::FaultVmaBusy,
+            Fallback::Missed(Miss::Changed) => Event::FaultVmaChanged,
+            Fallback::FirstWrite => Event::FaultFirstWrite,
+        }
+    }
+}
+
 /// Whether the access may make it necessary to give the VMA its first anon_vma.
 #[inline(always)]
 fn is_first_write(vma: Ref<Vma>, access: FaultAccess) -> bool {
@@ -114,8 +126,14 @@ impl<P: Platform> AddressSpace<'_, P> {
     #[inline]
     pub fn handle_fault(&self, addr: usize, access: FaultAccess) -> Result<(), FaultError> {
         match self.fault_in_vma(addr, access) {
-            Ok(result) => result,
-            Err(reason) => self.fault_in_space(addr, access, reason),
+            Ok(result) => {
+                self.mem.count(Event::FaultVmaLocked);
+                result
+            }
+            Err(reason) => {
+                self.mem.count(reason.event());
+                self.fault_in_space(addr, access)
+            }
         }
     }
 
@@ -145,7 +163,7 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Resolves a fault with the mmap lock.
     #[cold]
-    fn fault_in_space(&self, addr: usize, access: FaultAccess, _reason: Fallback) -> Result<(), FaultError> {
+    fn fault_in_space(&self, addr: usize, access: FaultAccess) -> Result<(), FaultError> {
         loop {
             let state = self.mmap.read();
             match state.vmas.find(addr) {
@@ -301,7 +319,7 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Lets the entry that maps `old` map `frame` instead.
     fn replace(&self, vma: Ref<Vma>, page: usize, old: Entry, frame: OwnedFrame) -> Result<Outcome, FaultError> {
-        let mut gather = TlbGather::new(self.mem, &self.tables);
+        let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushCopy);
         // What the hardware may have set meanwhile does not count as a change.
         let hardware = EntryFlags::ACCESSED | EntryFlags::DIRTY;
         let slot = self.tables.lock_pte(self.mem, page);

@@ -9,7 +9,7 @@ use crate::frame::Frames;
 use crate::paging::{EntryFlags, PageTables, RunPair, TlbGather};
 use crate::slab::Ref;
 use crate::vma::{Needs, Spares, Vma, VmaTree};
-use crate::{Platform, VmaFlags};
+use crate::{Event, Platform, VmaFlags};
 
 impl<'m, P: Platform> AddressSpace<'m, P> {
     /// A copy of the address space (Linux's `dup_mmap`). Private pages are
@@ -39,7 +39,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
             let mut state = child.mmap.write_unshared();
             // Dropped on failure too: the parent's TLBs have to learn
             // which pages have become read-only.
-            let mut gather = TlbGather::new(self.mem, &self.tables);
+            let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushFork);
             for vma in parent.vmas.iter() {
                 if !vma.flags().contains(VmaFlags::DONTCOPY) {
                     // Until the flush: a fault would put in pages after their

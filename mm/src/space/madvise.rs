@@ -4,7 +4,7 @@ use super::{AddressSpace, FaultAccess, FaultError, SpaceError, State};
 use crate::paging::TlbGather;
 use crate::slab::Ref;
 use crate::vma::Vma;
-use crate::{PageRange, Platform, VmaFlags, is_page_aligned, page_align_up};
+use crate::{Event, PageRange, Platform, VmaFlags, is_page_aligned, page_align_up};
 
 /// `MADV_*` of `<asm-generic/mman-common.h>`.
 mod advice {
@@ -145,7 +145,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             return for_parts(&state, addr, end, |vma, range| {
                 action.check(&vma)?;
                 if let Action::Drop { .. } = action {
-                    let mut gather = TlbGather::new(self.mem, &self.tables);
+                    let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushUnmap);
                     self.zap(range, &mut gather);
                 }
                 Ok(())

@@ -74,7 +74,7 @@ use lock::MmapLock;
 use crate::paging::{CpuTlb, PageTables, RootLoad, TlbGather};
 use crate::slab::Ref;
 use crate::vma::{Spares, Vma, VmaTree};
-use crate::{Memory, OutOfMemory, PageRange, PhysAddr, Platform, VmaFlags};
+use crate::{Event, Memory, OutOfMemory, PageRange, PhysAddr, Platform, VmaFlags};
 
 /// An address space.
 ///
@@ -226,7 +226,7 @@ impl<P: Platform> Drop for AddressSpace<'_, P> {
         let mut state = self.mmap.write_unshared();
         let mut charged = 0;
         {
-            let mut gather = TlbGather::new(self.mem, &self.tables);
+            let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushUnmap);
             for vma in state.vmas.iter() {
                 self.zap(vma.range(), &mut gather);
                 if vma.flags().contains(VmaFlags::ACCOUNT) {

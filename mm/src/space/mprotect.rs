@@ -6,7 +6,7 @@ use super::{AddressSpace, SpaceError, State};
 use crate::paging::{Entry, EntryFlags, Slot, TlbGather};
 use crate::slab::Ref;
 use crate::vma::Vma;
-use crate::{PageRange, Platform, Prot, TASK_SIZE, VmaFlags, is_page_aligned, page_align_up};
+use crate::{Event, PageRange, Platform, Prot, TASK_SIZE, VmaFlags, is_page_aligned, page_align_up};
 
 impl<P: Platform> AddressSpace<'_, P> {
     /// Changes the protection of all pages of `len` bytes from `addr` to
@@ -150,7 +150,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             let old = slot.update(|entry| entry.without(access).with(wanted));
             needs_flush(old, wanted)
         };
-        let mut gather = TlbGather::new(self.mem, &self.tables);
+        let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushProtect);
         self.tables.visit_runs(self.mem, range, |run| {
             let stale = run.slots().fold(false, |stale, (_, slot)| stale | change(slot));
             if stale {

@@ -5,7 +5,7 @@ use super::{AddressSpace, SpaceError, State};
 use crate::paging::TlbGather;
 use crate::slab::Ref;
 use crate::vma::{Needs, Spares, Vma, VmaTree, retire};
-use crate::{PageRange, Platform, TASK_SIZE, VmaFlags, is_page_aligned, page_align_up};
+use crate::{Event, PageRange, Platform, TASK_SIZE, VmaFlags, is_page_aligned, page_align_up};
 
 /// What becomes of the page tables of a range that is unmapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,7 +106,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         spares: &mut Spares<'_>,
     ) {
         let State { vmas, totals, .. } = state;
-        let mut gather = TlbGather::new(self.mem, &self.tables);
+        let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushUnmap);
         let mut next = first;
         while let Some(vma) = next.filter(|vma| vma.start() < range.end()) {
             // Before its pages go, and then its tables: see `free_tables_before`.
@@ -137,7 +137,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// Frees the tables that only `range` needed, which has been unmapped with
     /// [`Tables::Keep`].
     pub(super) fn free_kept_tables(&self, state: &State, range: PageRange) {
-        let mut gather = TlbGather::new(self.mem, &self.tables);
+        let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushUnmap);
         let next = state.vmas.find(range.start());
         self.free_tables_before(&state.vmas, range, next, &mut gather);
     }

@@ -10,7 +10,7 @@ use crate::paging::{TableMove, TlbGather};
 use crate::rmap;
 use crate::slab::Ref;
 use crate::vma::{Attributes, STACK_GUARD_GAP, Vma};
-use crate::{PAGE_SHIFT, PAGE_SIZE, PageRange, Platform, TASK_SIZE, VmaFlags, page_align_down, page_align_up};
+use crate::{Event, PAGE_SHIFT, PAGE_SIZE, PageRange, Platform, TASK_SIZE, VmaFlags, page_align_down, page_align_up};
 
 /// What a stack's VMA is.
 const STACK: VmaFlags = VmaFlags::READ
@@ -90,7 +90,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         self.tables.move_prepare(self.mem, &tables)?;
         self.tables.move_commit(self.mem, &tables);
         state.vmas.shift(stack, new);
-        let mut gather = TlbGather::new(self.mem, &self.tables);
+        let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushUnmap);
         let left = PageRange::new(new.end().max(old.start()), old.end()).ok_or(SpaceError::NoRoom)?;
         self.tables.free_tables(self.mem, left, new.end(), TASK_SIZE, &mut gather);
         Ok(())

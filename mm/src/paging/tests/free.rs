@@ -12,7 +12,7 @@ fn empty_tables(m: &Machine, addrs: &[usize]) -> PageTables {
 
 fn free(m: &Machine, tables: &PageTables, span: PageRange, floor: usize, ceiling: usize) -> usize {
     let before = tables.table_pages();
-    let mut gather = TlbGather::new(&m.mem, tables);
+    let mut gather = TlbGather::new(&m.mem, tables, Event::FlushUnmap);
     tables.free_tables(&m.mem, span, floor, ceiling, &mut gather);
     drop(gather);
     assert_eq!(m.mem.count_frames(FrameKind::Table), tables.table_pages());
@@ -122,7 +122,7 @@ fn freed_tables_are_unreachable_through_the_paging_structure_caches() {
     let page = m.map(&tables, BASE, 1);
     // CPU 1 remembers the tables on the way.
     assert_eq!(m.read(&tables, 1, BASE), Some(1));
-    let mut gather = TlbGather::new(&m.mem, &tables);
+    let mut gather = TlbGather::new(&m.mem, &tables, Event::FlushUnmap);
     tables.lock_pte(&m.mem, BASE).unwrap().take();
     gather.changed(BASE);
     gather.release(page);

@@ -6,7 +6,7 @@ fn without_a_flush_the_old_translation_stays_visible() {
     let tables = m.tables();
     let page = m.map(&tables, BASE, 7);
     assert_eq!(m.read(&tables, 1, BASE), Some(7));
-    let mut gather = TlbGather::new(&m.mem, &tables);
+    let mut gather = TlbGather::new(&m.mem, &tables, Event::FlushUnmap);
     tables.lock_pte(&m.mem, BASE).unwrap().take();
     gather.changed(BASE);
     gather.release(page);
@@ -22,7 +22,7 @@ fn frames_are_not_reused_before_the_flush() {
     let m = Machine::new();
     let tables = m.tables();
     let page = m.map(&tables, BASE, 7);
-    let mut gather = TlbGather::new(&m.mem, &tables);
+    let mut gather = TlbGather::new(&m.mem, &tables, Event::FlushUnmap);
     tables.lock_pte(&m.mem, BASE).unwrap().take();
     gather.changed(BASE);
     gather.release(page);
@@ -39,7 +39,7 @@ fn a_frame_that_others_refer_to_survives() {
     let tables = m.tables();
     let page = m.map(&tables, BASE, 7);
     m.mem.get(page);
-    let mut gather = TlbGather::new(&m.mem, &tables);
+    let mut gather = TlbGather::new(&m.mem, &tables, Event::FlushUnmap);
     tables.lock_pte(&m.mem, BASE).unwrap().take();
     gather.changed(BASE);
     gather.release(page);
@@ -56,7 +56,7 @@ fn dropping_it_flushes_and_releases() {
     let page = m.map(&tables, BASE, 7);
     assert_eq!(m.read(&tables, 1, BASE), Some(7));
     {
-        let mut gather = TlbGather::new(&m.mem, &tables);
+        let mut gather = TlbGather::new(&m.mem, &tables, Event::FlushUnmap);
         tables.lock_pte(&m.mem, BASE).unwrap().take();
         gather.changed(BASE);
         gather.release(page);
@@ -72,7 +72,7 @@ fn one_operation_is_one_flush_of_the_hull_of_what_changed() {
     let tables = m.tables();
     let changed = [BASE + 9 * PAGE_SIZE, BASE + 3 * PAGE_SIZE];
     m.mem.platform().record_flushes();
-    let mut gather = TlbGather::new(&m.mem, &tables);
+    let mut gather = TlbGather::new(&m.mem, &tables, Event::FlushUnmap);
     for addr in changed {
         gather.changed(addr);
     }
@@ -90,7 +90,7 @@ fn over_the_threshold_all_is_flushed() {
     let tables = m.tables();
     for (pages, full) in [(FULL_FLUSH_PAGES, false), (FULL_FLUSH_PAGES + 1, true)] {
         m.mem.platform().record_flushes();
-        let mut gather = TlbGather::new(&m.mem, &tables);
+        let mut gather = TlbGather::new(&m.mem, &tables, Event::FlushUnmap);
         gather.changed_range(BASE, BASE + pages * PAGE_SIZE);
         drop(gather);
         assert_eq!(m.mem.platform().take_flushes()[0].1.full, full);
@@ -103,10 +103,10 @@ fn nothing_is_flushed_when_nothing_changed_or_nobody_uses_the_tables() {
     let m = Machine::new();
     let tables = m.tables();
     let before = m.mem.platform().flushes();
-    drop(TlbGather::new(&m.mem, &tables));
+    drop(TlbGather::new(&m.mem, &tables, Event::FlushUnmap));
     tables.deactivate(0);
     tables.deactivate(1);
-    let mut gather = TlbGather::new(&m.mem, &tables);
+    let mut gather = TlbGather::new(&m.mem, &tables, Event::FlushUnmap);
     gather.changed(BASE);
     drop(gather);
     assert_eq!(m.mem.platform().flushes(), before);
@@ -119,7 +119,7 @@ fn only_cpus_that_use_the_tables_are_bothered() {
     let tables = m.tables();
     tables.deactivate(0);
     m.mem.platform().record_flushes();
-    let mut gather = TlbGather::new(&m.mem, &tables);
+    let mut gather = TlbGather::new(&m.mem, &tables, Event::FlushUnmap);
     gather.changed(BASE);
     drop(gather);
     assert_eq!(m.mem.platform().take_flushes()[0].0, CpuSet::single(1));
@@ -135,7 +135,7 @@ fn flushes_to_unmap(m: &Machine, count: usize) -> usize {
         assert_eq!(m.read(&tables, 1, BASE + page * PAGE_SIZE), Some(1));
     }
     let before = m.mem.platform().flushes();
-    let mut gather = TlbGather::new(&m.mem, &tables);
+    let mut gather = TlbGather::new(&m.mem, &tables, Event::FlushUnmap);
     tables.visit(&m.mem, span, |addr, slot| {
         let page = slot.take().pfn();
         gather.changed(addr);
@@ -168,7 +168,7 @@ fn without_memory_for_a_larger_batch_it_flushes_more_often() {
         m.map(&tables, BASE + page * PAGE_SIZE, 1);
     }
     let before = m.mem.platform().flushes();
-    let mut gather = TlbGather::new(&m.mem, &tables);
+    let mut gather = TlbGather::new(&m.mem, &tables, Event::FlushUnmap);
     m.mem.fail_nth_allocation(1);
     tables.visit(&m.mem, range(BASE, PMD_SIZE), |addr, slot| {
         gather.changed(addr);

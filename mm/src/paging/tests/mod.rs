@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::sim::{self, Access, SimPlatform};
-use crate::{FrameKind, PMD_SIZE, PUD_SIZE, PageRange, TlbFlush};
+use crate::{Event, FrameKind, PMD_SIZE, PUD_SIZE, PageRange, TlbFlush};
 
 /// Somewhere aligned to 1 GiB, with neighbours.
 const BASE: usize = 0x7000_0000_0000;
@@ -73,7 +73,7 @@ impl Machine {
 
     /// Unmaps everything and checks that nothing is lost.
     fn finish(&self, tables: PageTables) {
-        let mut gather = TlbGather::new(&self.mem, &tables);
+        let mut gather = TlbGather::new(&self.mem, &tables, Event::FlushUnmap);
         let all = range(0, crate::TASK_SIZE);
         tables.visit(&self.mem, all, |addr, slot| {
             let entry = slot.take();

@@ -257,7 +257,7 @@ fn what_the_caches_know_of_a_displaced_table_is_flushed() {
     let page = m.map(&tables, new, 6);
     assert_eq!(m.read(&tables, 1, new), Some(6));
     tables.lock_pte(&m.mem, new).unwrap().take();
-    tables.flush(&m.mem, new, new + PAGE_SIZE);
+    tables.flush(&m.mem, new, new + PAGE_SIZE, Event::FlushUnmap);
     m.mem.put(page);
     // Another page of that table brings the way there back into the cache.
     let other = m.map(&tables, new + PAGE_SIZE, 7);
@@ -575,7 +575,7 @@ fn a_move_may_be_prepared_while_the_destination_is_mapped() {
         tables.visit(&m.mem, there, |_, slot| {
             slot.take();
         });
-        tables.flush(&m.mem, there.start(), there.end());
+        tables.flush(&m.mem, there.start(), there.end(), Event::FlushUnmap);
         m.mem.put(small);
         m.mem.put(block);
         tables.move_commit(&m.mem, &mv);

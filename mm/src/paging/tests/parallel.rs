@@ -69,7 +69,7 @@ fn neighbours_fault_while_tables_move_and_go() {
                 let span = range(addr, PMD_SIZE);
                 let page = m.map(&tables, addr, 1);
                 assert_eq!(m.read(&tables, 1, addr), Some(1));
-                let mut gather = TlbGather::new(&m.mem, &tables);
+                let mut gather = TlbGather::new(&m.mem, &tables, Event::FlushUnmap);
                 tables.lock_pte(&m.mem, addr).unwrap().take();
                 gather.changed(addr);
                 gather.release(page);
@@ -105,7 +105,7 @@ fn a_visit_never_takes_the_table_of_a_split_for_a_leaf() {
             tables.split(&m.mem, BASE).unwrap();
         });
         m.unmap_split(&tables, span);
-        let mut gather = TlbGather::new(&m.mem, &tables);
+        let mut gather = TlbGather::new(&m.mem, &tables, Event::FlushUnmap);
         tables.free_tables(&m.mem, span, 0, crate::TASK_SIZE, &mut gather);
         drop(gather);
     }

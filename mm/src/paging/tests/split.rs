@@ -22,7 +22,7 @@ impl Machine {
             let entry = slot.take();
             first.get_or_insert(entry.pfn());
         });
-        tables.flush(&self.mem, span.start(), span.end());
+        tables.flush(&self.mem, span.start(), span.end(), Event::FlushUnmap);
         self.mem.put(first.unwrap());
     }
 }

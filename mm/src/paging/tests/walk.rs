@@ -142,7 +142,7 @@ fn a_table_that_cannot_be_had_is_an_error_at_each_level() {
         assert!(tables.lock_pte_alloc(&m.mem, BASE).is_err());
         // What was made before stays.
         assert_eq!(tables.table_pages(), n);
-        let mut gather = TlbGather::new(&m.mem, &tables);
+        let mut gather = TlbGather::new(&m.mem, &tables, Event::FlushUnmap);
         let whole = range(0, crate::TASK_SIZE);
         tables.free_tables(&m.mem, whole, 0, crate::TASK_SIZE, &mut gather);
         drop(gather);
@@ -197,7 +197,7 @@ fn visiting_both_spaces_makes_only_tables_that_are_needed() {
     assert_eq!(child.leaves(&m.mem, all).len(), 3);
     assert_eq!(m.read(&child, 1, BASE + 3 * PAGE_SIZE), Some(2));
 
-    let mut gather = TlbGather::new(&m.mem, &child);
+    let mut gather = TlbGather::new(&m.mem, &child, Event::FlushUnmap);
     child.visit(&m.mem, all, |addr, slot| {
         gather.changed(addr);
         gather.release(slot.take().pfn());

@@ -8,7 +8,7 @@ use crate::space::account::Charge;
 use crate::space::munmap::{Removal, Tables, checked_range};
 use crate::space::{AddressSpace, SpaceError, State};
 use crate::vma::{MapPlan, MergeWith, Needs, NewMapping, Spares, Vma};
-use crate::{PAGE_SHIFT, PageRange, Platform, TASK_SIZE, VmaFlags};
+use crate::{Event, PAGE_SHIFT, PageRange, Platform, TASK_SIZE, VmaFlags};
 
 /// A move that has been decided on.
 #[derive(Clone, Copy, Debug)]
@@ -143,7 +143,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         let grown = mv.target.pages() - mv.source.pages();
         state.totals.add(flags, grown);
         state.totals.lock(flags, grown);
-        let mut gather = TlbGather::new(self.mem, &self.tables);
+        let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushUnmap);
         self.tables.free_tables(self.mem, mv.source, floor, ceiling, &mut gather);
     }
 

@@ -5,6 +5,7 @@
 //! wrong entry shows as wrong contents.
 
 mod basics;
+mod events;
 mod found;
 mod injection;
 mod linux_layout;

@@ -1,0 +1,89 @@
+//! Counts of what happens, to tell how well the locking and the TLB's work are spared.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::platform::MAX_CPUS;
+
+/// What is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A fault was resolved, or refused, with no more than its VMA locked.
+    FaultVmaLocked,
+    /// A fault took the mmap lock: no VMA was found without it.
+    FaultVmaNotFound,
+    /// A fault took the mmap lock: a writer had the VMA.
+    FaultVmaBusy,
+    /// A fault took the mmap lock: the VMA had changed when it was locked.
+    FaultVmaChanged,
+    /// A fault took the mmap lock: the VMA needed its first anon_vma.
+    FaultFirstWrite,
+    /// A shootdown: pages or tables were taken out.
+    FlushUnmap,
+    /// A shootdown: permissions were taken away.
+    FlushProtect,
+    /// A shootdown: pages became read-only, to be shared with a child.
+    FlushFork,
+    /// A shootdown: a page was replaced by a copy.
+    FlushCopy,
+    /// A shootdown: pages or tables were moved.
+    FlushMove,
+    /// A shootdown: a huge page was split.
+    FlushSplit,
+}
+
+impl Event {
+    /// All of them.
+    pub const ALL: [Event; 11] = [
+        Event::FaultVmaLocked,
+        Event::FaultVmaNotFound,
+        Event::FaultVmaBusy,
+        Event::FaultVmaChanged,
+        Event::FaultFirstWrite,
+        Event::FlushUnmap,
+        Event::FlushProtect,
+        Event::FlushFork,
+        Event::FlushCopy,
+        Event::FlushMove,
+        Event::FlushSplit,
+    ];
+
+    /// A name, as in `/proc/vmstat`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Event::FaultVmaLocked => "vma_lock_success",
+            Event::FaultVmaNotFound => "vma_lock_not_found",
+            Event::FaultVmaBusy => "vma_lock_busy",
+            Event::FaultVmaChanged => "vma_lock_changed",
+            Event::FaultFirstWrite => "vma_lock_first_write",
+            Event::FlushUnmap => "tlb_flush_unmap",
+            Event::FlushProtect => "tlb_flush_protect",
+            Event::FlushFork => "tlb_flush_fork",
+            Event::FlushCopy => "tlb_flush_copy",
+            Event::FlushMove => "tlb_flush_move",
+            Event::FlushSplit => "tlb_flush_split",
+        }
+    }
+}
+
+/// The counts of one CPU, in cache lines that others only read.
+#[repr(align(64))]
+struct CpuEvents([AtomicU64; Event::ALL.len()]);
+
+/// The counts of all CPUs.
+pub(super) struct Events([CpuEvents; MAX_CPUS]);
+
+impl Events {
+    pub(super) const fn new() -> Events {
+        Events([const { CpuEvents([const { AtomicU64::new(0) }; Event::ALL.len()]) }; MAX_CPUS])
+    }
+
+    #[inline(always)]
+    pub(super) fn count(&self, cpu: usize, event: Event) {
+        let count = &self.0[cpu % MAX_CPUS].0[event as usize];
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn sum(&self, event: Event) -> u64 {
+        self.0.iter().map(|cpu| cpu.0[event as usize].load(Ordering::Relaxed)).sum()
+    }
+}
