@@ -38,6 +38,12 @@ pub const MUTATIONS: &[Mutation] = &[
         "false",
     ),
     mutation(
+        "mprotect: a TLB flush where nothing is taken away",
+        "mm/src/space/mprotect.rs",
+        "            if stale {",
+        "            if stale || true {",
+    ),
+    mutation(
         "fork: no TLB flush of pages that are write-protected",
         "mm/src/space/fork.rs",
         "if shared.protected {",
