@@ -70,12 +70,6 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     // ---- faults without the mmap lock ----
     mutation(
-        "VMA lock: a fault does not look for a writer once it has counted itself",
-        "mm/src/sync/vma_lock.rs",
-        "self.section.load(Ordering::SeqCst) >=",
-        "false && self.section.load(Ordering::SeqCst) >=",
-    ),
-    mutation(
         "VMA lock: the writer does not wait for faults",
         "mm/src/sync/vma_lock.rs",
         "        if self.has_readers() {",
