@@ -22,7 +22,7 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "munmap: no TLB flush before frames are released",
         "mm/src/paging/gather.rs",
-        "self.tables.flush(self.mem, self.start, self.end);",
+        "self.tables.flush(self.mem, self.start, self.end, self.reason);",
         "",
     ),
     mutation(
@@ -179,8 +179,8 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "page offset: the upper part of a split is off by one",
         "mm/src/vma/modify.rs",
-        "create(memory, spares, rest, vma.index_of(addr),",
-        "create(memory, spares, rest, vma.index_of(addr) + 1,",
+        "create(self, memory, spares, rest, vma.index_of(addr),",
+        "create(self, memory, spares, rest, vma.index_of(addr) + 1,",
     ),
     mutation(
         "page offset: written memory follows its address when it moves",
