@@ -65,7 +65,8 @@ fn detach_and_look_up_cve_2023_3269() {
     });
 }
 
-/// CVE-2023-3269, second half: a stack grows while the tree is changed and read.
+/// CVE-2023-3269, second half: a stack grows by two faults while the tree is
+/// changed and read.
 ///
 /// Invariant: the stack grows, or what is mapped is in its way (in it, or in
 /// the gap below it), never both; who reads the tree finds the stack, and no
@@ -75,25 +76,29 @@ fn stack_growth_and_mmap_cve_2023_3269() {
     fn scenario(machine: &Machine, other: usize) {
         let space = machine.space();
         stack(&space);
-        let touched = STACK - 4 * PAGE_SIZE;
-        let grown = Mutex::new(None);
+        let grown = [const { Mutex::new(None) }; 2];
+        let grow = |cpu: usize, number: usize, pages| {
+            *grown[number].lock().unwrap() = Some(space.write(cpu, STACK - pages * PAGE_SIZE, 1));
+        };
         let mapped = Mutex::new(None);
         race(&[
-            &|| *grown.lock().unwrap() = Some(space.write(0, touched, 1)),
+            &|| grow(0, 0, 4),
             &|| *mapped.lock().unwrap() = Some(space.map(other, PAGE_SIZE, RW, MapFlags::empty())),
             &|| {
                 let found = mappings(&space);
                 assert!(found.iter().any(|&(_, end)| end == STACK + PAGE_SIZE), "{found:x?}");
+                grow(2, 1, 6);
             },
         ]);
-        let outcome = (grown.into_inner().unwrap().unwrap(), mapped.into_inner().unwrap().unwrap());
-        match outcome {
-            // In the gap, but the stack was first.
-            (Ok(()), Ok(())) => assert!(other < touched),
-            (Ok(()), Err(SpaceError::Exists)) => assert!(other > touched),
-            (Err(FaultError::NotMapped), Ok(())) => assert_eq!(space.read(0, STACK), Ok(0)),
-            _ => panic!("{outcome:?}"),
+        let grown = grown.map(|outcome| outcome.into_inner().unwrap().unwrap());
+        let mapped = mapped.into_inner().unwrap().unwrap();
+        let in_stack = other > STACK - 4 * PAGE_SIZE;
+        match mapped {
+            Ok(()) if in_stack => assert_eq!(grown, [Err(FaultError::NotMapped); 2]),
+            Ok(()) => assert!(grown.iter().all(|grown| matches!(grown, Ok(()) | Err(FaultError::NotMapped)))),
+            Err(error) => assert_eq!((error, in_stack, grown), (SpaceError::Exists, true, [Ok(()); 2])),
         }
+        assert_eq!(space.read(0, STACK), Ok(0));
         mappings(&space);
         machine.end([space]);
     }

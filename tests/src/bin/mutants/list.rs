@@ -10,13 +10,26 @@ pub struct Mutation {
     pub find: &'static str,
     /// and what is put in its place.
     pub replace: &'static str,
+    /// The scenario of the model checker that finds it; otherwise unit tests do.
+    pub scenario: Option<&'static str>,
 }
 
 const fn mutation(what: &'static str, file: &'static str, find: &'static str, replace: &'static str) -> Mutation {
-    Mutation { what, file, find, replace }
+    Mutation { what, file, find, replace, scenario: None }
 }
 
-/// All of them, by what they break.
+/// One that lets two threads get into each other's way.
+const fn race(
+    scenario: &'static str,
+    what: &'static str,
+    file: &'static str,
+    find: &'static str,
+    replace: &'static str,
+) -> Mutation {
+    Mutation { what, file, find, replace, scenario: Some(scenario) }
+}
+
+/// Those for the unit tests, by what they break.
 pub const MUTATIONS: &[Mutation] = &[
     // ---- flushes that are left out ----
     mutation(
@@ -326,5 +339,93 @@ pub const MUTATIONS: &[Mutation] = &[
         "mm/src/space/munmap.rs",
         "state.vmas.len() >= self.mem.sysctl().max_map_count()",
         "state.vmas.len() > self.mem.sysctl().max_map_count()",
+    ),
+];
+
+/// Those for the model checker, by the scenario that finds them.
+pub const RACES: &[Mutation] = &[
+    race(
+        "faults::two_faults_on_one_page",
+        "race: an entry is not looked at again under its lock",
+        "mm/src/space/fault.rs",
+        "            Ok(slot) if slot.get().is_empty() => slot,\n            other => {\n                self.mem.free(frame);",
+        "            Ok(slot) => slot,\n            other => {\n                self.mem.free(frame);",
+    ),
+    race(
+        "faults::fault_and_mprotect",
+        "race: mprotect leaves TLBs as they are",
+        "mm/src/space/mprotect.rs",
+        "            if stale {",
+        "            if false && stale {",
+    ),
+    race(
+        "moves::fault_and_move_of_an_entry_cve_2018_18281",
+        "race: moved entries stay in TLBs",
+        "mm/src/paging/moves.rs",
+        "if Entry(all).is_present() {",
+        "if false {",
+    ),
+    race(
+        "moves::move_and_move",
+        "race: mremap lets go of the lock between its checks and the move",
+        "mm/src/space/mremap/mod.rs",
+        "            self.check_vma(&state, &remap, vma)?;\n            if remap.names_new_addr() {",
+        "            self.check_vma(&state, &remap, vma)?;\n            drop(state);\n            state = self.mmap.write();\n            if remap.names_new_addr() {",
+    ),
+    race(
+        "reuse::fork_and_write_fault",
+        "race: fork leaves its parent's TLBs as they are",
+        "mm/src/space/fork.rs",
+        "if shared.protected {",
+        "if false && shared.protected {",
+    ),
+    race(
+        "reuse::table_freed_and_walk",
+        "race: tables are freed before TLBs have forgotten them",
+        "mm/src/paging/gather.rs",
+        "        let pfn = page.into_raw();\n        self.mem.frame(pfn).set_index(self.dead_tables.0);",
+        "        if true {\n            return self.mem.free(page);\n        }\n        let pfn = page.into_raw();\n        self.mem.frame(pfn).set_index(self.dead_tables.0);",
+    ),
+    race(
+        "reuse::shootdown_and_switch",
+        "race: a CPU reads the generation before it is among the active ones",
+        "mm/src/paging/pcid.rs",
+        "        self.activate(cpu);\n        point();\n        // Not before: a flush that does not see the CPU is seen here.\n        let generation = self.generation.load(Ordering::SeqCst);\n",
+        "        let generation = self.generation.load(Ordering::SeqCst);\n        self.activate(cpu);\n",
+    ),
+    race(
+        "reuse::frame_freed_and_stale_translation",
+        "race: frames are put before TLBs have forgotten them",
+        "mm/src/paging/gather.rs",
+        "        self.tables.flush(self.mem, self.start, self.end);\n        self.start = usize::MAX;",
+        "        let (start, end) = (self.start, self.end);\n        let frames = self.count;\n        // SAFETY: as below.\n        self.mem.put_all(unsafe { core::slice::from_raw_parts(self.batch(), frames) });\n        self.count = 0;\n        self.tables.flush(self.mem, start, end);\n        self.start = usize::MAX;",
+    ),
+    race(
+        "trees::stack_growth_and_mmap_cve_2023_3269",
+        "race: a stack grows though another fault has grown it meanwhile",
+        "mm/src/space/stack.rs",
+        "            Some(vma) if vma.start() <= start => Ok(()),\n",
+        "",
+    ),
+    race(
+        "faults::fault_and_munmap",
+        "race: a fault lets go of the lock before it maps the page",
+        "mm/src/space/fault.rs",
+        "Some(vma) if vma.start() <= addr => {",
+        "Some(vma) if vma.start() <= addr => {\n                    drop(state);",
+    ),
+    race(
+        "moves::fault_and_move_of_a_table_cve_2022_41222",
+        "race: a fault lets go of the lock before it maps the page, where tables move",
+        "mm/src/space/fault.rs",
+        "Some(vma) if vma.start() <= addr => {",
+        "Some(vma) if vma.start() <= addr => {\n                    drop(state);",
+    ),
+    race(
+        "trees::detach_and_look_up_cve_2023_3269",
+        "race: a fault goes on with a VMA that it has found under the lock",
+        "mm/src/space/fault.rs",
+        "Some(vma) if vma.start() <= addr => {",
+        "Some(vma) if vma.start() <= addr => {\n                    drop(state);",
     ),
 ];

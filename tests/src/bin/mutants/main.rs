@@ -5,6 +5,9 @@
 //! Each mutation is made to a copy of the sources, built, and tested with
 //! `cargo test -p mm`. One that fails a test, or hangs, is caught; the names
 //! of the tests are printed. One that survives is a hole in the tests, and an error.
+//!
+//! A mutation that makes a race is for the model checker: the scenario that it
+//! names has to fail.
 
 mod list;
 
@@ -16,7 +19,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 
-use list::{MUTATIONS, Mutation};
+use list::{MUTATIONS, Mutation, RACES};
 
 /// Seconds that the tests may take; enough for ten times what they do.
 const TIME_LIMIT: &str = "600";
@@ -24,6 +27,10 @@ const TIME_LIMIT: &str = "600";
 const QUICK: &[&str] = &["--", "--skip", "property"];
 /// The random operations.
 const RANDOM: &[&str] = &["--", "property"];
+/// The unit tests.
+const UNIT: &[&str] = &["--lib"];
+/// The scenarios of the model checker.
+const MODEL: &[&str] = &["--profile", "model", "--features", "shuttle", "--test", "model"];
 /// What `timeout` exits with when time is over.
 const TIMED_OUT: i32 = 124;
 /// What `cargo test` exits with when tests failed, and not the build.
@@ -55,14 +62,17 @@ fn main() -> Result<ExitCode> {
     let target = std::path::absolute(cli.work.join("target"))?;
     let tester = Tester { tree, target };
 
-    ensure!(tester.test(&["--no-run"])?.status.success(), "the sources do not build as they are");
-    for tests in [QUICK, RANDOM] {
-        ensure!(tester.test(tests)?.status.success(), "the tests fail with the sources as they are");
+    let is_chosen = |mutation: &&Mutation| cli.filter.as_ref().is_none_or(|word| mutation.what.contains(word.as_str()));
+    let chosen: Vec<_> = MUTATIONS.iter().chain(RACES).filter(is_chosen).collect();
+    let unit = chosen.iter().any(|mutation| mutation.scenario.is_none());
+    let model = chosen.iter().any(|mutation| mutation.scenario.is_some());
+    let suites = [unit.then_some((UNIT, QUICK)), unit.then_some((UNIT, RANDOM)), model.then_some((MODEL, &[]))];
+    for (suite, tests) in suites.into_iter().flatten() {
+        ensure!(tester.test(suite, tests)?.status.success(), "the tests fail with the sources as they are");
     }
 
-    let chosen = |mutation: &&Mutation| cli.filter.as_ref().is_none_or(|word| mutation.what.contains(word.as_str()));
     let (mut caught, mut survivors) = (0, Vec::new());
-    for mutation in MUTATIONS.iter().filter(chosen) {
+    for mutation in chosen {
         let start = Instant::now();
         let fate = tester.try_out(mutation)?;
         let seconds = start.elapsed().as_secs();
@@ -88,10 +98,10 @@ struct Tester {
 }
 
 impl Tester {
-    fn test(&self, args: &[&str]) -> Result<Output> {
+    fn test(&self, suite: &[&str], args: &[&str]) -> Result<Output> {
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=5", TIME_LIMIT, "cargo", "test", "-p", "mm", "--lib", "--target-dir"]);
-        command.arg(&self.target).args(args).current_dir(&self.tree);
+        command.args(["--kill-after=5", TIME_LIMIT, "cargo", "test", "-p", "mm", "--target-dir"]);
+        command.arg(&self.target).args(suite).args(args).current_dir(&self.tree);
         command.env("RUST_BACKTRACE", "0").output().context("cannot run cargo")
     }
 
@@ -100,11 +110,17 @@ impl Tester {
         let path = self.tree.join(mutation.file);
         let original = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         fs::write(&path, mutation.apply(&original)?)?;
-        let built = self.test(&["--no-run"])?;
+        let suite = if mutation.scenario.is_some() { MODEL } else { UNIT };
+        let built = self.test(suite, &["--no-run"])?;
         let mut fate = None;
         if built.status.success() {
-            let quick = self.test(QUICK)?;
-            fate = Some(if quick.status.success() { self.test(RANDOM)? } else { quick });
+            fate = Some(match mutation.scenario {
+                Some(scenario) => self.test(suite, &["--", "--exact", scenario])?,
+                None => {
+                    let quick = self.test(suite, QUICK)?;
+                    if quick.status.success() { self.test(suite, RANDOM)? } else { quick }
+                }
+            });
         }
         fs::write(&path, original)?;
         let Some(run) = fate else {
@@ -159,15 +175,33 @@ impl Mutation {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn every_mutation_applies_to_the_sources() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        for mutation in MUTATIONS {
+        for mutation in MUTATIONS.iter().chain(RACES) {
             let text = fs::read_to_string(root.join(mutation.file)).unwrap();
             mutation.apply(&text).unwrap();
         }
+    }
+
+    #[test]
+    fn every_scenario_of_the_model_checker_finds_one() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mm/tests/model");
+        let mut scenarios = BTreeSet::new();
+        for entry in fs::read_dir(root).unwrap() {
+            let path = entry.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            let module = path.file_stem().unwrap().to_str().unwrap();
+            for test in text.split("#[test]\nfn ").skip(1) {
+                scenarios.insert(format!("{module}::{}", test.split('(').next().unwrap()));
+            }
+        }
+        let named: BTreeSet<_> = RACES.iter().map(|mutation| mutation.scenario.unwrap().to_owned()).collect();
+        assert_eq!(named, scenarios);
     }
 
     #[test]
