@@ -3,7 +3,7 @@
 #   make run      run a program on the kernel in QEMU; a guided tour without PROG
 #   make test     run all tests; the last line has the totals
 #   make fuzz     look for what no test has found yet, for SECONDS=600
-#   make model    search mm for races, with SCHEDULES=1000000 for each and a fresh seed
+#   make model    search mm for races, by SCHEDULES=100000 of each kind with a fresh seed
 #   make bench    compare the speed with that of Linux
 #   make mutants  see that the tests notice when mm is broken
 #   make lint     check formatting, clippy's and rustdoc's warnings
