@@ -68,6 +68,7 @@ fn main() -> Result<ExitCode> {
     let model = chosen.iter().any(|mutation| mutation.scenario.is_some());
     let suites = [unit.then_some((UNIT, QUICK)), unit.then_some((UNIT, RANDOM)), model.then_some((MODEL, &[]))];
     for (suite, tests) in suites.into_iter().flatten() {
+        ensure!(tester.test(suite, &["--no-run"])?.status.success(), "the sources do not build as they are");
         ensure!(tester.test(suite, tests)?.status.success(), "the tests fail with the sources as they are");
     }
 
