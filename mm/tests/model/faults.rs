@@ -18,8 +18,11 @@ fn fault_and_munmap() {
         let unmapped = Event::default();
         let access = |addr| {
             let too_late = unmapped.has_happened();
+            let before = space.read(0, addr);
+            assert!(matches!(before, Ok(0..=2) | Err(FaultError::NotMapped)), "{before:?}");
             let found = space.write(0, addr, 2).and_then(|()| space.read(0, addr));
             assert!(matches!(found, Ok(2) | Err(FaultError::NotMapped)), "{found:?}");
+            assert!(before.is_ok() || found.is_err(), "there is memory again");
             assert!(!(too_late && found.is_ok()), "there is memory after munmap");
         };
         race(&[&|| [PAGE, OTHER, PAGE].into_iter().for_each(access), &|| {

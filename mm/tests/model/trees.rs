@@ -6,8 +6,8 @@ use mm::{FaultError, MapFlags, PAGE_SIZE, Prot, SpaceError};
 
 use crate::machine::{Machine, RW, Space, check, race};
 
-/// Three pages of memory, of which the middle one comes and goes, and a page
-/// that is read-only.
+/// Three pages of memory, of which the middle one is a mapping that comes and
+/// goes, and a page that is read-only.
 const FIRST: usize = 0x40_0000;
 const MIDDLE: usize = FIRST + PAGE_SIZE;
 const LAST: usize = FIRST + 2 * PAGE_SIZE;
@@ -38,11 +38,18 @@ fn mappings(space: &Space) -> Vec<(usize, usize)> {
 fn detach_and_look_up_cve_2023_3269() {
     check(|machine| {
         let space = machine.space();
-        space.map_rw(FIRST, 3 * PAGE_SIZE);
+        let map_middle = || space.map(MIDDLE, PAGE_SIZE, RW | Prot::EXEC, MapFlags::empty()).unwrap();
+        [FIRST, LAST].into_iter().for_each(|page| space.map_rw(page, PAGE_SIZE));
+        map_middle();
+        // What has been written to once needs less for the next fault.
+        for page in [FIRST, MIDDLE, LAST] {
+            space.write(0, page, 0).unwrap();
+            space.discard(page, PAGE_SIZE);
+        }
         race(&[
             &|| {
-                let middle = [(); 2].map(|()| space.write(0, MIDDLE, 1));
-                for found in middle {
+                let read = || space.read(0, MIDDLE).map(drop);
+                for found in [read(), space.write(0, MIDDLE, 0), read()] {
                     assert!(matches!(found, Ok(()) | Err(FaultError::NotMapped)), "{found:?}");
                 }
                 assert_eq!(space.write(0, LAST, 3), Ok(()));
@@ -50,8 +57,8 @@ fn detach_and_look_up_cve_2023_3269() {
             &|| {
                 space.munmap(MIDDLE, PAGE_SIZE).unwrap();
                 space.map(READ_ONLY, PAGE_SIZE, Prot::READ, MapFlags::empty()).unwrap();
-                space.map_rw(MIDDLE, PAGE_SIZE);
-                space.munmap(READ_ONLY, PAGE_SIZE).unwrap();
+                map_middle();
+                space.munmap(MIDDLE, PAGE_SIZE).unwrap();
             },
             &|| {
                 let found = mappings(&space);
@@ -60,7 +67,8 @@ fn detach_and_look_up_cve_2023_3269() {
                 assert_eq!(space.write(2, FIRST, 2), Ok(()));
             },
         ]);
-        assert_eq!([FIRST, LAST].map(|page| space.read(0, page)), [Ok(2), Ok(3)]);
+        let contents = [FIRST, MIDDLE, LAST].map(|page| space.read(0, page));
+        assert_eq!(contents, [Ok(2), Err(FaultError::NotMapped), Ok(3)]);
         machine.end([space]);
     });
 }
