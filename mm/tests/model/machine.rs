@@ -166,10 +166,10 @@ impl<'m> Space<'m> {
         self.map(addr, len, RW, MapFlags::empty()).expect("cannot map");
     }
 
-    /// Moves a mapping.
-    pub fn move_to(&self, from: usize, len: usize, to: usize) -> Result<(), SpaceError> {
+    /// Moves a mapping of `len` bytes, that has `new_len` then.
+    pub fn move_to(&self, from: usize, len: usize, to: usize, new_len: usize) -> Result<(), SpaceError> {
         let flags = MremapFlags::MAYMOVE | MremapFlags::FIXED;
-        self.mremap(from, len, len, flags.bits() as usize, to).map(|at| assert_eq!(at, to))
+        self.mremap(from, len, new_len, flags.bits() as usize, to).map(|at| assert_eq!(at, to))
     }
 
     /// `MADV_DONTNEED`.
