@@ -3,7 +3,7 @@
 use super::merge::{Candidate, Fit, Growth, chain_for, soft_dirty};
 use super::spares::Needs;
 use super::{Attributes, Spares, Vma, VmaTree};
-use crate::addr::{PAGE_SHIFT, PageRange};
+use crate::addr::PageRange;
 use crate::flags::VmaFlags;
 use crate::memory::Memory;
 use crate::platform::Platform;
@@ -87,13 +87,7 @@ impl VmaTree {
     ) -> Ref<Vma> {
         let attributes = Attributes { flags, ..parent.attributes() };
         let wiped = flags.contains(VmaFlags::WIPEONFORK);
-        let pgoff = if wiped && attributes.object.is_none() {
-            // Its pages, none so far, belong where they are.
-            parent.start() >> PAGE_SHIFT
-        } else {
-            parent.pgoff()
-        };
-        let child = create(self, memory, spares, parent.range(), pgoff, &attributes, space);
+        let child = create(self, memory, spares, parent.range(), parent.pgoff(), &attributes, space);
         self.insert_between(self.last(), None, child);
         if !wiped {
             rmap::fork_chain(spares, parent, child);

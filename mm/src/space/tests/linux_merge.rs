@@ -252,6 +252,25 @@ fn advice_splits_and_its_opposite_merges() {
 }
 
 #[test]
+fn what_fork_wipes_keeps_its_page_offset() {
+    // Moved, and so apart from its neighbour in the parent; without pages in the child,
+    // but apart from it still.
+    const WIPE_ON_FORK: usize = 18;
+    with_process(|p| {
+        p.pages(0, 4, RW, 0);
+        p.pages(20, 24, RW, 0);
+        for page in 20..24 {
+            p.touch(page);
+        }
+        p.space.mremap(at(20), 4 * PAGE, 4 * PAGE, MAYMOVE | MREMAP_FIXED, at(4)).unwrap();
+        p.space.madvise(at(0), 8 * PAGE, WIPE_ON_FORK).unwrap();
+        let child = p.fork().unwrap();
+        child.space.mprotect(at(0), 8 * PAGE, READ).unwrap();
+        child.expect("[0-4 r--p][4-8 r--p]");
+    });
+}
+
+#[test]
 fn shared_memory_of_two_calls_never_merges() {
     with_process(|p| {
         for page in [0, 4] {
