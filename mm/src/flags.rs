@@ -190,5 +190,11 @@ bitflags! {
         const FIXED = 2;
         /// The source stays, empty.
         const DONTUNMAP = 4;
+        /// If it moves, its pages are to belong to the new address, as if they had been
+        /// mapped there, so that it can merge with what is there. Posted for Linux in
+        /// 2025 and never merged.
+        const RELOCATE_ANON = 8;
+        /// The same, but a move for which that cannot be done is an error.
+        const MUST_RELOCATE_ANON = 16;
     }
 }

@@ -14,6 +14,7 @@ use crate::object::Object;
 use crate::platform::{PhysAddr, Platform};
 use crate::rmap::{AnonVma, Avc};
 use crate::slab::Arena;
+use crate::space::{RelocationCounters, RelocationStats};
 use crate::vma::Vma;
 
 mod events;
@@ -77,6 +78,7 @@ pub struct Memory<P: Platform> {
     committed: AtomicIsize,
     /// How many address spaces there have been.
     contexts: AtomicU64,
+    relocations: RelocationCounters,
     pub(crate) arenas: Arenas,
     events: Events,
     #[cfg(any(test, feature = "fault-injection"))]
@@ -132,6 +134,7 @@ impl<P: Platform> Memory<P> {
             sysctl: Sysctl::new(),
             committed: AtomicIsize::new(0),
             contexts: AtomicU64::new(0),
+            relocations: RelocationCounters::default(),
             arenas: Arenas::new(),
             events: Events::new(),
             #[cfg(any(test, feature = "fault-injection"))]
@@ -323,6 +326,15 @@ impl<P: Platform> Memory<P> {
     #[inline]
     pub fn sysctl(&self) -> &Sysctl {
         &self.sysctl
+    }
+
+    /// What has come of `MREMAP_RELOCATE_ANON` so far.
+    pub fn relocation_stats(&self) -> RelocationStats {
+        self.relocations.get()
+    }
+
+    pub(crate) fn relocations(&self) -> &RelocationCounters {
+        &self.relocations
     }
 
     /// Pages that address spaces have been charged for: `Committed_AS`

@@ -62,7 +62,8 @@ pub(crate) mod rank {
     pub(crate) const VMA: u8 = 1;
     /// Who gives a VMA its first anon_vma.
     pub(crate) const PREPARE: u8 = 2;
-    /// The trees of a family of anon_vmas.
+    /// The trees of a family of anon_vmas. A second one may be taken under it, if its
+    /// address is higher.
     pub(crate) const ANON_VMA_ROOT: u8 = 3;
     /// The pages of a memory object, or its name.
     pub(crate) const OBJECT: u8 = 4;
@@ -238,9 +239,10 @@ mod order {
                 for &(_, other, at) in held.iter().filter(|held| held.0 == thread()) {
                     // Those of page tables are in the records of their frames, so
                     // the order of addresses is that of frames.
-                    let next_table = rank == rank::PAGE_TABLE && other == rank && at < address;
+                    let ordered = rank == rank::PAGE_TABLE || rank == rank::ANON_VMA_ROOT;
+                    let next = ordered && other == rank && at < address;
                     let (name, under) = (NAMES[rank as usize], NAMES[other as usize]);
-                    assert!(other < rank || next_table, "{name} lock taken under {under} lock");
+                    assert!(other < rank || next, "{name} lock taken under {under} lock");
                 }
             });
             Held::hold(rank, lock)

@@ -120,6 +120,37 @@ fn prepare_first<P: Platform>(memory: &Memory<P>, vma: Ref<Vma>) -> Result<(), O
     Ok(())
 }
 
+/// Gives `to`, which has no anon_vma, that of a neighbour or one of its own, as for
+/// [`prepare`], so that pages of `from` can be put into it. Calls `put`, with what pages
+/// of `to` have as their mapping, while nobody can walk from the pages of either VMA.
+///
+/// Draws [`Needs::CHAIN`](crate::vma::Needs::CHAIN).
+pub(crate) fn attach(spares: &mut Spares, from: Ref<Vma>, to: Ref<Vma>, put: impl FnOnce(usize)) {
+    let anon_vma = neighbours_anon_vma(to).unwrap_or_else(|| {
+        let fresh = spares.anon_vma();
+        AnonVma::init(fresh, None, None);
+        fresh
+    });
+    let root = AnonVma::root(anon_vma);
+    let other = from.anon_vma().map(AnonVma::root).filter(|other| *other != root);
+    // In ascending order: another process may be about to lock the same two.
+    let before = other.as_ref().filter(|other| other.as_usize() < root.as_usize()).map(|other| other.lock());
+    let lock = root.lock();
+    let after = other.as_ref().filter(|other| other.as_usize() > root.as_usize()).map(|other| other.lock());
+
+    to.set_chain(None);
+    attach_newest(&lock, spares.avc(), to, anon_vma);
+    set_anon_vma(&lock, to, anon_vma);
+    put(AnonVma::to_mapping(anon_vma));
+    drop((after, lock, before));
+}
+
+/// Whether pages of `vma`, which has an anon_vma, may be mapped by a VMA that came of
+/// it, or that it came of, by fork: a guess, by what has been forked and is still there.
+pub(crate) fn is_forked(vma: &Vma) -> bool {
+    !vma.has_short_chain() || vma.anon_vma().is_some_and(|anon_vma| anon_vma.children() > 1)
+}
+
 /// The anon_vma of an adjacent VMA, if `vma` may share it.
 fn neighbours_anon_vma(vma: Ref<Vma>) -> Option<Ref<AnonVma>> {
     let of_next = vma.next().filter(|next| may_share(&vma, next)).and_then(|next| shareable(&next));

@@ -58,7 +58,9 @@ use crate::slab::Ref;
 use crate::sync::{RwLock, rank};
 use crate::vma::Vma;
 
-pub(crate) use chain::{RootLock, adopt_chain, copy_chain, drop_chain, fork_chain, index_again, prepare, unlink};
+pub(crate) use chain::{
+    RootLock, adopt_chain, attach, copy_chain, drop_chain, fork_chain, index_again, is_forked, prepare, unlink,
+};
 use interval::ByIndex;
 #[cfg(test)]
 pub(crate) use verify::verify;

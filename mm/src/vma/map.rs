@@ -3,7 +3,7 @@
 use super::merge::{Candidate, Fit, Growth, chain_for, soft_dirty};
 use super::spares::Needs;
 use super::{Attributes, Spares, Vma, VmaTree};
-use crate::addr::PageRange;
+use crate::addr::{PAGE_SIZE, PageRange};
 use crate::flags::VmaFlags;
 use crate::memory::Memory;
 use crate::platform::Platform;
@@ -40,6 +40,8 @@ pub(crate) enum MergeWith {
     NotSource,
     /// With the VMA it is copied from, which ends where it begins, and with all that fit.
     Growing,
+    /// With none.
+    Nothing,
 }
 
 /// What [`VmaTree::plan_map`] has decided. Good until the tree changes.
@@ -49,6 +51,26 @@ pub(crate) struct MapPlan<'a> {
     prev: Option<Ref<Vma>>,
     next: Option<Ref<Vma>>,
     fit: Fit,
+}
+
+impl NewMapping {
+    fn may_merge_with(&self, vma: Ref<Vma>) -> bool {
+        match self.merge {
+            MergeWith::Any | MergeWith::Growing => true,
+            MergeWith::NotSource => self.copied_from != Some(vma),
+            MergeWith::Nothing => false,
+        }
+    }
+
+    fn candidate(&self) -> Candidate {
+        Candidate {
+            range: self.range,
+            pgoff: self.pgoff,
+            attributes: self.attributes,
+            pages_of: self.copied_from,
+            grows: self.merge == MergeWith::Growing,
+        }
+    }
 }
 
 impl VmaTree {
@@ -62,16 +84,28 @@ impl VmaTree {
     #[inline]
     pub(crate) fn plan_map_before<'a>(&self, new: &'a NewMapping, next: Option<Ref<Vma>>) -> MapPlan<'a> {
         let prev = self.before(next);
-        let allowed = |vma: &Ref<Vma>| new.merge != MergeWith::NotSource || new.copied_from != Some(*vma);
-        let candidate = Candidate {
-            range: new.range,
-            pgoff: new.pgoff,
-            attributes: new.attributes,
-            pages_of: new.copied_from,
-            grows: new.merge == MergeWith::Growing,
-        };
-        let fit = candidate.fit(prev.filter(allowed), next.filter(allowed));
+        let allowed = |vma: &Ref<Vma>| new.may_merge_with(*vma);
+        let fit = new.candidate().fit(prev.filter(allowed), next.filter(allowed));
         MapPlan { new, prev, next, fit }
+    }
+
+    /// Whether the range will merge when whatever is mapped in it, and in `gone`, has
+    /// been unmapped.
+    ///
+    /// ```text
+    ///   [vvvvvvvvvvvv]  [wwwwwwwww]
+    ///           |--- new ---|          v's front and w's back are the neighbours then
+    /// ```
+    pub(crate) fn will_merge(&self, new: &NewMapping, gone: Option<PageRange>) -> bool {
+        let (start, end) = (new.range.start(), new.range.end());
+        let candidate = new.candidate();
+        let fits = |at: usize, vma: &Ref<Vma>| {
+            new.may_merge_with(*vma) && gone.is_none_or(|gone| !gone.contains(at)) && candidate.is_like(vma)
+        };
+        let before = start.checked_sub(PAGE_SIZE).and_then(|at| self.lookup(at).filter(|vma| fits(at, vma)));
+        let after = self.lookup(end).filter(|vma| fits(end, vma));
+        before.is_some_and(|vma| vma.index_of(start) == new.pgoff)
+            || after.is_some_and(|vma| vma.index_of(end) == new.pgoff.wrapping_add(new.range.pages()))
     }
 
     /// Adds a copy of `parent`, a VMA of a process that forks, after all VMAs
@@ -166,6 +200,11 @@ impl MapPlan<'_> {
         if let Some(lock) = lock {
             rmap::adopt_chain(lock, source, vma);
         }
+    }
+
+    /// Whether the range becomes part of a neighbour.
+    pub(crate) fn merges(&self) -> bool {
+        self.fit != Fit::Neither
     }
 
     /// Whether the range does not become part of a neighbour, or only of `source`

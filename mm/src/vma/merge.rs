@@ -89,7 +89,8 @@ impl Candidate {
             && self.is_like(next)
     }
 
-    fn is_like(&self, vma: &Vma) -> bool {
+    /// Whether the range and `vma` could be one but for their places.
+    pub(super) fn is_like(&self, vma: &Vma) -> bool {
         let other = vma.attributes();
         (self.attributes.flags ^ other.flags).difference(VmaFlags::IGNORE_MERGE).is_empty()
             && self.attributes.object == other.object

@@ -26,6 +26,24 @@ impl VmaTree {
     /// another name: by making it part of a neighbour, or else by splitting
     /// off what is before and after.
     pub(crate) fn plan_modify(&self, vma: Ref<Vma>, range: PageRange, flags: VmaFlags, name: u32) -> ModifyPlan {
+        self.plan_modify_beside(vma, range, flags, name, None)
+    }
+
+    /// Decides how to make `vma` part of its neighbours, but not of `other`. The commit
+    /// draws nothing.
+    pub(crate) fn plan_merge(&self, vma: Ref<Vma>, other: Option<Ref<Vma>>) -> ModifyPlan {
+        self.plan_modify_beside(vma, vma.range(), vma.flags(), vma.name(), other)
+    }
+
+    #[inline]
+    fn plan_modify_beside(
+        &self,
+        vma: Ref<Vma>,
+        range: PageRange,
+        flags: VmaFlags,
+        name: u32,
+        other: Option<Ref<Vma>>,
+    ) -> ModifyPlan {
         debug_assert!(vma.start() <= range.start() && range.end() <= vma.end() && !range.is_empty());
         let at_start = range.start() == vma.start();
         let at_end = range.end() == vma.end();
@@ -37,7 +55,9 @@ impl VmaTree {
                 pages_of: Some(vma),
                 grows: false,
             };
-            candidate.fit(vma.prev().filter(|_| at_start), vma.next().filter(|_| at_end))
+            let allowed = |vma: &Ref<Vma>| other != Some(*vma);
+            candidate
+                .fit(vma.prev().filter(|_| at_start).filter(allowed), vma.next().filter(|_| at_end).filter(allowed))
         } else {
             Fit::Neither
         };

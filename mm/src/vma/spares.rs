@@ -56,6 +56,9 @@ impl Needs {
         Needs { avcs: new.avcs.max(1), ..new } + Needs::hole(vma, range)
     }
 
+    /// For an anon_vma of its own for a VMA that has none.
+    pub(crate) const CHAIN: Needs = Needs { vmas: 0, avcs: 1, anon_vmas: 1 };
+
     /// For the child's copy of `vma` at a fork.
     pub(crate) fn fork(vma: Ref<Vma>) -> Needs {
         match vma.anon_vma() {

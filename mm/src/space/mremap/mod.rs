@@ -19,8 +19,11 @@
 //! removal of what is at a `FIXED` destination included.
 
 mod moving;
+mod relocate;
 mod request;
 
+pub(crate) use relocate::RelocationCounters;
+pub use relocate::RelocationStats;
 pub(crate) use request::{Remap, RemapKind};
 
 use super::account::Charge;
@@ -49,7 +52,7 @@ impl Remapped {
 impl<P: Platform> AddressSpace<'_, P> {
     /// Resizes the mapping of `old_len` bytes at `addr` to `new_len` bytes, or
     /// moves it, or both; returns where it is then. All in bytes, `flags` are
-    /// `MREMAP_*`.
+    /// those of [`MremapFlags`].
     ///
     /// # Errors
     ///
@@ -211,6 +214,10 @@ impl<P: Platform> AddressSpace<'_, P> {
         for vma in state.vmas.overlapping(remap.addr, end) {
             let piece = piece(vma, remap.addr);
             self.check_vma(state, &piece, vma)?;
+            let source = checked_range(piece.addr, piece.old_len)?;
+            if self.refuses_relocation(vma, source, &piece) {
+                return Err(SpaceError::BadAddress);
+            }
             self.plan_unmap(state, checked_range(piece.new_addr, piece.new_len)?)?;
         }
         let mut at = remap.addr;

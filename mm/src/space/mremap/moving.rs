@@ -21,6 +21,9 @@ struct Move {
     tail: Option<PageRange>,
     /// The source stays, empty.
     keep_source: bool,
+    /// The pages are to belong to their new address, unless they do already or the
+    /// mapping merges as it is.
+    relocate: bool,
 }
 
 impl<P: Platform> AddressSpace<'_, P> {
@@ -28,7 +31,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// new address, or to one that is chosen here (Linux's `mremap_to` and
     /// `move_vma`).
     pub(super) fn move_mapping(&self, state: &mut State, vma: Ref<Vma>, remap: &Remap) -> Result<Remapped, SpaceError> {
-        let mv = self.plan_move(state, vma, remap)?;
+        let mut mv = self.plan_move(state, vma, remap)?;
         let flags = vma.flags();
         let (moved, pages) = (mv.source.pages(), mv.target.pages());
         let target = self.plan_unmap(state, mv.target)?;
@@ -41,6 +44,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         if state.vmas.len() + headroom > self.mem.sysctl().max_map_count() {
             return Err(SpaceError::TooManyVmas);
         }
+        mv.relocate = self.plan_relocation(state, vma, mv.source, &self.new_mapping(vma, &mv), mv.tail, remap)?;
         let added = if mv.keep_source { pages } else { pages - moved };
         let charge = Charge::new(self.mem, if flags.contains(VmaFlags::ACCOUNT) { added } else { 0 })?;
         let tables = table_move(state, vma, &mv, &target).ok_or(SpaceError::Invalid)?;
@@ -54,7 +58,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         let new = self.new_mapping(vma, &mv);
         let plan = state.vmas.plan_map_before(&new, target.next);
         let undisturbed = target.pages == 0 && mv.tail.is_none();
-        let whole = undisturbed && vma.range() == mv.source && plan.moves_whole(vma);
+        let whole = !mv.relocate && undisturbed && vma.range() == mv.source && plan.moves_whole(vma);
         if whole && !mv.keep_source {
             self.tables.move_prepare(self.mem, &tables)?;
             charge.keep();
@@ -70,7 +74,8 @@ impl<P: Platform> AddressSpace<'_, P> {
                 true => Needs::map(Some(vma)) + Needs::cuts(vma, mv.source),
                 false => Needs::moved(vma, mv.source),
             };
-            let mut spares = Spares::reserve(self.mem, room + own)?;
+            let chain = if mv.relocate { Needs::CHAIN } else { Needs::NONE };
+            let mut spares = Spares::reserve(self.mem, room + own + chain)?;
             self.tables.move_prepare(self.mem, &tables)?;
             charge.keep();
             if target.pages != 0 {
@@ -103,7 +108,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             return Err(SpaceError::BadAddress);
         }
         let keep_source = remap.dont_unmap() || source.is_empty();
-        Ok(Move { source, target, tail, keep_source })
+        Ok(Move { source, target, tail, keep_source, relocate: false })
     }
 
     /// The mapping at the target of a move of a part of `vma`.
@@ -180,11 +185,29 @@ impl<P: Platform> AddressSpace<'_, P> {
         let flags = vma.flags();
         let anon_vma = vma.anon_vma();
         let new = self.new_mapping(vma, mv);
-        state.vmas.plan_map(&new).commit(&mut state.vmas, self.mem, spares);
+        let plan = state.vmas.plan_map(&new);
+        let relocated = mv.relocate && !plan.merges();
+        let mapped = if relocated {
+            let new = NewMapping {
+                pgoff: mv.target.start() >> PAGE_SHIFT,
+                copied_from: None,
+                merge: MergeWith::Nothing,
+                ..new
+            };
+            state.vmas.plan_map(&new).commit(&mut state.vmas, self.mem, spares)
+        } else {
+            if mv.relocate {
+                self.mem.relocations().count_merged();
+            }
+            plan.commit(&mut state.vmas, self.mem, spares)
+        };
         state.totals.add(flags, mv.target.pages());
         state.totals.lock(flags, mv.target.pages());
 
-        if !mv.source.is_empty() {
+        if relocated {
+            let move_entries = || self.tables.move_commit(self.mem, tables);
+            self.relocate_pages(vma, mv.source, mapped, spares, move_entries);
+        } else if !mv.source.is_empty() {
             // A walker must find each page at one of its two addresses.
             let root = anon_vma.map(AnonVma::root);
             let _walkers_out = root.as_ref().map(|root| root.lock());
@@ -203,6 +226,11 @@ impl<P: Platform> AddressSpace<'_, P> {
                 self.mem.recharge_commit(mv.source.pages());
             }
             self.unmap_commit(state, mv.source, Tables::Free, spares);
+        }
+        if relocated {
+            // What stays behind is not to become one with what has gone.
+            let source = mv.keep_source.then(|| state.vmas.lookup(mv.source.start())).flatten();
+            state.vmas.plan_merge(mapped, source).commit(&mut state.vmas, self.mem, spares);
         }
     }
 

@@ -53,6 +53,9 @@ impl Remap {
 
     fn is_well_formed(&self) -> bool {
         let sizes = is_page_aligned(self.addr) && self.new_len != 0 && self.new_len <= TASK_SIZE;
+        if self.relocates() && !self.flags.contains(MremapFlags::MAYMOVE) {
+            return false;
+        }
         if !sizes || !self.names_new_addr() {
             return sizes;
         }
@@ -88,6 +91,16 @@ impl Remap {
 
     pub fn dont_unmap(&self) -> bool {
         self.flags.contains(MremapFlags::DONTUNMAP)
+    }
+
+    /// Whether pages that move are to belong to the new address.
+    pub fn relocates(&self) -> bool {
+        self.flags.intersects(MremapFlags::RELOCATE_ANON | MremapFlags::MUST_RELOCATE_ANON)
+    }
+
+    /// Whether it is an error if they cannot.
+    pub fn must_relocate(&self) -> bool {
+        self.flags.contains(MremapFlags::MUST_RELOCATE_ANON)
     }
 
     /// What happens to the size.
@@ -129,7 +142,7 @@ mod tests {
 
     #[test]
     fn unknown_flags_are_invalid() {
-        for flag in [8, 16, 1 << 31, 1 << 32, 1 << 63] {
+        for flag in [32, 64, 1 << 31, 1 << 32, 1 << 63] {
             assert!(invalid(parse(PAGE, PAGE, 1 | flag, 0)), "{flag:#x}");
         }
     }
@@ -160,6 +173,17 @@ mod tests {
         assert!(invalid(parse(PAGE, PAGE, 2, B)));
         assert!(invalid(parse(PAGE, PAGE, 4, B)));
         assert!(parse(PAGE, PAGE, 3, B).is_ok());
+    }
+
+    #[test]
+    fn relocation_needs_maymove_and_no_more() {
+        for flag in [8, 16, 24] {
+            assert!(invalid(parse(PAGE, PAGE, flag, 0)), "{flag}");
+            for others in [1, 1 | 2, 1 | 4, 1 | 2 | 4] {
+                assert!(parse(PAGE, PAGE, flag | others, B).is_ok(), "{flag} {others}");
+            }
+            assert!(parse(PAGE, 2 * PAGE, flag | 1, 0).is_ok());
+        }
     }
 
     #[test]

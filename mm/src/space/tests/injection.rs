@@ -26,6 +26,9 @@ enum Leaves {
 
 type Failure = Result<(), SpaceError>;
 
+/// `MREMAP_MAYMOVE`, `MREMAP_FIXED` and `MREMAP_MUST_RELOCATE_ANON`.
+const RELOCATE: usize = MAYMOVE | MREMAP_FIXED | 16;
+
 struct Scenario {
     name: &'static str,
     leaves: Leaves,
@@ -175,6 +178,18 @@ const SCENARIOS: &[Scenario] = &[
             p.fill(BASE, 200);
         },
         operation: |p| p.space.munmap(BASE + PAGE, 698 * PAGE),
+    },
+    Scenario {
+        name: "mremap that relocates a part over something",
+        leaves: Leaves::Nothing,
+        prepare: three_mappings,
+        operation: |p| done(p.space.mremap(BASE + PAGE, 2 * PAGE, 2 * PAGE, RELOCATE, BASE + 13 * PAGE)),
+    },
+    Scenario {
+        name: "mremap that relocates and keeps the source",
+        leaves: Leaves::Nothing,
+        prepare: three_mappings,
+        operation: |p| done(p.space.mremap(BASE, 4 * PAGE, 4 * PAGE, RELOCATE | DONTUNMAP, BASE + 64 * PAGE)),
     },
     Scenario {
         name: "mprotect that splits off the middle",

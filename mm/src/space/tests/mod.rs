@@ -14,6 +14,7 @@ mod linux_mremap;
 mod model;
 mod pages;
 mod property;
+mod relocate;
 mod snapshot;
 mod switching;
 mod threads;

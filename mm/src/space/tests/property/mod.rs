@@ -268,7 +268,8 @@ impl<'m> World<'m> {
                 let single =
                     areas.iter().any(|area| area.start * PAGE <= addr && addr + old.0 * PAGE <= area.end * PAGE);
                 let (old, new) = (old.bytes(), new.bytes());
-                let expected = model.mremap(&areas, addr, old, new, flags, to);
+                let relocate = if flags & 1 != 0 { 8 } else { 0 };
+                let expected = model.mremap(&areas, addr, old, new, flags & !relocate, to);
                 if let Ok(start) = expected
                     && new.div_ceil(PAGE) > old.div_ceil(PAGE)
                 {

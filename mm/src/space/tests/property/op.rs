@@ -1,5 +1,7 @@
 //! What the random sequences consist of.
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 
 use super::{FILE_PAGES, MAX_PROCESSES, WINDOWS};
@@ -125,6 +127,12 @@ fn map_flags() -> impl Strategy<Value = usize> {
         .prop_map(|(a, b, c, d, e)| a | b | c | d | e)
 }
 
+/// Sometimes with `MREMAP_RELOCATE_ANON`, which no program sees in what it has mapped.
+fn mremap_flags(others: Range<usize>) -> impl Strategy<Value = usize> {
+    let relocate = prop::bool::weighted(0.3);
+    (others, relocate).prop_map(|(flags, relocate)| if relocate && flags & 1 != 0 { flags | 8 } else { flags })
+}
+
 pub fn op() -> impl Strategy<Value = Op> {
     let advice = prop_oneof![
         4 => Just(4usize),
@@ -139,11 +147,11 @@ pub fn op() -> impl Strategy<Value = Op> {
         7 => (place(), len()).prop_map(|(at, len)| Op::Munmap(at, len)),
         9 => (place(), len(), prot()).prop_map(|(at, len, prot)| Op::Mprotect(at, len, prot)),
         // Equal lengths, which is what most flags ask for.
-        10 => (place(), len(), 0..8usize, place())
+        10 => (place(), len(), mremap_flags(0..8), place())
             .prop_map(|(at, len, flags, to)| Op::Mremap { at, old: len, new: len, flags, to }),
-        8 => (place(), len(), len(), 0..4usize, place())
+        8 => (place(), len(), len(), mremap_flags(0..4), place())
             .prop_map(|(at, old, new, flags, to)| Op::Mremap { at, old, new, flags, to }),
-        1 => (place(), len(), len(), 0..17usize, place())
+        1 => (place(), len(), len(), prop_oneof![0..9usize, Just(32)], place())
             .prop_map(|(at, old, new, flags, to)| Op::Mremap { at, old, new, flags, to }),
         6 => (place(), len(), advice).prop_map(|(at, len, advice)| Op::Madvise(at, len, advice)),
         3 => (place(), len(), any::<bool>()).prop_map(|(at, len, on_fault)| Op::Mlock(at, len, on_fault)),
