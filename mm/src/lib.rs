@@ -123,6 +123,6 @@ pub use platform::{CpuSet, MAX_CPUS, PhysAddr, Platform, TlbFlush};
 #[cfg(any(test, feature = "sim"))]
 pub use space::verify_all;
 pub use space::{
-    AddressSpace, FaultAccess, FaultError, Limits, MappedFile, MappedPage, MmapRequest, RelocationStats, SpaceError,
-    SpaceStats, VmaInfo, VmaKind, VmaPages,
+    AddressSpace, FaultAccess, FaultError, Limits, MappedFile, MappedPage, MmapRequest, SpaceError, SpaceStats,
+    VmaInfo, VmaKind, VmaPages,
 };

@@ -14,7 +14,6 @@ use crate::object::Object;
 use crate::platform::{PhysAddr, Platform};
 use crate::rmap::{AnonVma, Avc};
 use crate::slab::Arena;
-use crate::space::{RelocationCounters, RelocationStats};
 use crate::vma::Vma;
 
 mod events;
@@ -78,7 +77,6 @@ pub struct Memory<P: Platform> {
     committed: AtomicIsize,
     /// How many address spaces there have been.
     contexts: AtomicU64,
-    relocations: RelocationCounters,
     pub(crate) arenas: Arenas,
     events: Events,
     #[cfg(any(test, feature = "fault-injection"))]
@@ -134,7 +132,6 @@ impl<P: Platform> Memory<P> {
             sysctl: Sysctl::new(),
             committed: AtomicIsize::new(0),
             contexts: AtomicU64::new(0),
-            relocations: RelocationCounters::default(),
             arenas: Arenas::new(),
             events: Events::new(),
             #[cfg(any(test, feature = "fault-injection"))]
@@ -270,7 +267,13 @@ impl<P: Platform> Memory<P> {
 
     #[inline(always)]
     pub(crate) fn count(&self, event: Event) {
-        self.events.count(self.platform.current_cpu(), event);
+        self.count_all(event, 1);
+    }
+
+    /// Counts an event that has happened several times.
+    #[inline(always)]
+    pub(crate) fn count_all(&self, event: Event, times: u64) {
+        self.events.count(self.platform.current_cpu(), event, times);
     }
 
     /// Where the direct map has a frame. The pointer is valid for a page, and
@@ -326,15 +329,6 @@ impl<P: Platform> Memory<P> {
     #[inline]
     pub fn sysctl(&self) -> &Sysctl {
         &self.sysctl
-    }
-
-    /// What has come of `MREMAP_RELOCATE_ANON` so far.
-    pub fn relocation_stats(&self) -> RelocationStats {
-        self.relocations.get()
-    }
-
-    pub(crate) fn relocations(&self) -> &RelocationCounters {
-        &self.relocations
     }
 
     /// Pages that address spaces have been charged for: `Committed_AS`

@@ -29,11 +29,24 @@ pub enum Event {
     FlushMove,
     /// A shootdown: a huge page was split.
     FlushSplit,
+    /// `MREMAP_RELOCATE_ANON`: a mapping was relocated.
+    Relocated,
+    /// The same: a page in such a mapping.
+    RelocatedPage,
+    /// The same: a mapping became one with a neighbour without.
+    RelocateMerged,
+    /// The same: a mapping was not relocated, as it is not private anonymous memory. It
+    /// moved as ever or, with the strict flag, did not.
+    RelocateNotAnon,
+    /// The same: it was not, as it is shared with another process through fork.
+    RelocateForked,
+    /// The same: it was not, as one of its pages is mapped elsewhere too.
+    RelocateShared,
 }
 
 impl Event {
     /// All of them.
-    pub const ALL: [Event; 11] = [
+    pub const ALL: [Event; 17] = [
         Event::FaultVmaLocked,
         Event::FaultVmaNotFound,
         Event::FaultVmaBusy,
@@ -45,6 +58,12 @@ impl Event {
         Event::FlushCopy,
         Event::FlushMove,
         Event::FlushSplit,
+        Event::Relocated,
+        Event::RelocatedPage,
+        Event::RelocateMerged,
+        Event::RelocateNotAnon,
+        Event::RelocateForked,
+        Event::RelocateShared,
     ];
 
     /// A name, as in `/proc/vmstat`.
@@ -61,6 +80,12 @@ impl Event {
             Event::FlushCopy => "tlb_flush_copy",
             Event::FlushMove => "tlb_flush_move",
             Event::FlushSplit => "tlb_flush_split",
+            Event::Relocated => "mremap_relocated",
+            Event::RelocatedPage => "mremap_relocated_pages",
+            Event::RelocateMerged => "mremap_relocate_merged",
+            Event::RelocateNotAnon => "mremap_relocate_fail_not_anon",
+            Event::RelocateForked => "mremap_relocate_fail_forked",
+            Event::RelocateShared => "mremap_relocate_fail_shared",
         }
     }
 }
@@ -78,9 +103,9 @@ impl Events {
     }
 
     #[inline(always)]
-    pub(super) fn count(&self, cpu: usize, event: Event) {
+    pub(super) fn count(&self, cpu: usize, event: Event, times: u64) {
         let count = &self.0[cpu % MAX_CPUS].0[event as usize];
-        count.fetch_add(1, Ordering::Relaxed);
+        count.fetch_add(times, Ordering::Relaxed);
     }
 
     pub(super) fn sum(&self, event: Event) -> u64 {

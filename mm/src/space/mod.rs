@@ -61,8 +61,6 @@ pub use error::{FaultError, SpaceError};
 pub use fault::FaultAccess;
 pub use inspect::{VmaInfo, VmaKind, VmaPages};
 pub use mmap::{MappedFile, MmapRequest};
-pub(crate) use mremap::RelocationCounters;
-pub use mremap::RelocationStats;
 pub use pages::MappedPage;
 #[cfg(any(test, feature = "sim"))]
 pub use verify::verify_all;

@@ -22,8 +22,6 @@ mod moving;
 mod relocate;
 mod request;
 
-pub(crate) use relocate::RelocationCounters;
-pub use relocate::RelocationStats;
 pub(crate) use request::{Remap, RemapKind};
 
 use super::account::Charge;
@@ -215,6 +213,9 @@ impl<P: Platform> AddressSpace<'_, P> {
             let piece = piece(vma, remap.addr);
             self.check_vma(state, &piece, vma)?;
             let source = checked_range(piece.addr, piece.old_len)?;
+            if piece.must_relocate() {
+                state.vmas.lock_vma(vma);
+            }
             if self.refuses_relocation(vma, source, &piece) {
                 return Err(SpaceError::BadAddress);
             }

@@ -1,5 +1,6 @@
 //! Moving a mapping, or a part of one, to another address.
 
+use super::relocate::Relocation;
 use super::{Remap, RemapKind, Remapped};
 use crate::paging::{TableMove, TlbGather};
 use crate::rmap::{self, AnonVma};
@@ -21,9 +22,7 @@ struct Move {
     tail: Option<PageRange>,
     /// The source stays, empty.
     keep_source: bool,
-    /// The pages are to belong to their new address, unless they do already or the
-    /// mapping merges as it is.
-    relocate: bool,
+    relocation: Relocation,
 }
 
 impl<P: Platform> AddressSpace<'_, P> {
@@ -44,13 +43,13 @@ impl<P: Platform> AddressSpace<'_, P> {
         if state.vmas.len() + headroom > self.mem.sysctl().max_map_count() {
             return Err(SpaceError::TooManyVmas);
         }
-        mv.relocate = self.plan_relocation(state, vma, mv.source, &self.new_mapping(vma, &mv), mv.tail, remap)?;
+        // Where pages are looked at, and where tables are about to be exchanged or given
+        // up again, no fault may be.
+        state.vmas.lock_vma(vma);
+        mv.relocation = self.plan_relocation(state, vma, mv.source, &self.new_mapping(vma, &mv), mv.tail, remap)?;
         let added = if mv.keep_source { pages } else { pages - moved };
         let charge = Charge::new(self.mem, if flags.contains(VmaFlags::ACCOUNT) { added } else { 0 })?;
         let tables = table_move(state, vma, &mv, &target).ok_or(SpaceError::Invalid)?;
-
-        // Where tables are about to be exchanged, or given up again, no fault may be.
-        state.vmas.lock_vma(vma);
         if target.pages != 0 {
             lock_all(state, mv.target);
         }
@@ -58,7 +57,8 @@ impl<P: Platform> AddressSpace<'_, P> {
         let new = self.new_mapping(vma, &mv);
         let plan = state.vmas.plan_map_before(&new, target.next);
         let undisturbed = target.pages == 0 && mv.tail.is_none();
-        let whole = !mv.relocate && undisturbed && vma.range() == mv.source && plan.moves_whole(vma);
+        let relocate = mv.relocation == Relocation::Pages;
+        let whole = !relocate && undisturbed && vma.range() == mv.source && plan.moves_whole(vma);
         if whole && !mv.keep_source {
             self.tables.move_prepare(self.mem, &tables)?;
             charge.keep();
@@ -74,7 +74,7 @@ impl<P: Platform> AddressSpace<'_, P> {
                 true => Needs::map(Some(vma)) + Needs::cuts(vma, mv.source),
                 false => Needs::moved(vma, mv.source),
             };
-            let chain = if mv.relocate { Needs::CHAIN } else { Needs::NONE };
+            let chain = if relocate { Needs::CHAIN } else { Needs::NONE };
             let mut spares = Spares::reserve(self.mem, room + own + chain)?;
             self.tables.move_prepare(self.mem, &tables)?;
             charge.keep();
@@ -85,6 +85,9 @@ impl<P: Platform> AddressSpace<'_, P> {
                 self.unmap_commit(state, tail, Tables::Keep, &mut spares);
             }
             self.move_commit(state, &mv, &tables, &mut spares);
+        }
+        if let Relocation::Instead(event) = mv.relocation {
+            self.mem.count(event);
         }
         // That both were there for a moment does not count.
         state.totals.peak = peak.max(state.totals.total);
@@ -108,7 +111,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             return Err(SpaceError::BadAddress);
         }
         let keep_source = remap.dont_unmap() || source.is_empty();
-        Ok(Move { source, target, tail, keep_source, relocate: false })
+        Ok(Move { source, target, tail, keep_source, relocation: Relocation::None })
     }
 
     /// The mapping at the target of a move of a part of `vma`.
@@ -186,7 +189,8 @@ impl<P: Platform> AddressSpace<'_, P> {
         let anon_vma = vma.anon_vma();
         let new = self.new_mapping(vma, mv);
         let plan = state.vmas.plan_map(&new);
-        let relocated = mv.relocate && !plan.merges();
+        let relocate = mv.relocation == Relocation::Pages;
+        let relocated = relocate && !plan.merges();
         let mapped = if relocated {
             let new = NewMapping {
                 pgoff: mv.target.start() >> PAGE_SHIFT,
@@ -196,8 +200,8 @@ impl<P: Platform> AddressSpace<'_, P> {
             };
             state.vmas.plan_map(&new).commit(&mut state.vmas, self.mem, spares)
         } else {
-            if mv.relocate {
-                self.mem.relocations().count_merged();
+            if relocate {
+                self.mem.count(Event::RelocateMerged);
             }
             plan.commit(&mut state.vmas, self.mem, spares)
         };

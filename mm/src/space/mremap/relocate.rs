@@ -21,89 +21,27 @@
 //! be undone. The pages' records and entries change with the locks of the old and the
 //! new anon_vma held, so whoever walks from a page finds it at one of its two addresses.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use super::Remap;
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;
-use crate::space::fault::is_exclusive;
 use crate::space::{AddressSpace, SpaceError, State};
 use crate::vma::{NewMapping, Spares, Vma};
-use crate::{PAGE_SHIFT, PageRange, Platform, VmaFlags};
+use crate::{Event, PAGE_SHIFT, PageRange, Platform, VmaFlags};
 
-/// Why the pages of a mapping cannot be relocated.
+/// What is to become of the pages of a mapping that moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Obstacle {
-    /// It is not private anonymous memory.
-    NotAnonymous,
-    /// It is shared with a parent or a child through fork, or has been.
-    Forked,
-    /// Somebody else has a reference to one of its pages.
-    PageInUse,
-}
-
-/// Counts what [`RelocationStats`] says.
-#[derive(Default)]
-pub(crate) struct RelocationCounters {
-    relocated: AtomicU64,
-    pages: AtomicU64,
-    merged: AtomicU64,
-    not_anonymous: AtomicU64,
-    forked: AtomicU64,
-    page_in_use: AtomicU64,
-}
-
-/// What came of the moves for which relocation was asked, since the
-/// [`Memory`](crate::Memory) was made.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct RelocationStats {
-    /// Mappings that were relocated.
-    pub relocated: u64,
-    /// Pages in them.
-    pub pages: u64,
-    /// Mappings that became one with a neighbour without.
-    pub merged: u64,
-    /// Mappings that were not, for being other than private anonymous memory: they
-    /// moved as ever, or, with `MREMAP_MUST_RELOCATE_ANON`, did not.
-    pub not_anonymous: u64,
-    /// Mappings that were not, for being shared with another process through fork.
-    pub forked: u64,
-    /// Mappings that were not, for a page that somebody else had a reference to.
-    pub page_in_use: u64,
-}
-
-impl RelocationCounters {
-    /// The values now.
-    pub(crate) fn get(&self) -> RelocationStats {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        RelocationStats {
-            relocated: load(&self.relocated),
-            pages: load(&self.pages),
-            merged: load(&self.merged),
-            not_anonymous: load(&self.not_anonymous),
-            forked: load(&self.forked),
-            page_in_use: load(&self.page_in_use),
-        }
-    }
-
-    /// One that merged without.
-    pub(super) fn count_merged(&self) {
-        self.merged.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn count(&self, obstacle: Obstacle) {
-        let counter = match obstacle {
-            Obstacle::NotAnonymous => &self.not_anonymous,
-            Obstacle::Forked => &self.forked,
-            Obstacle::PageInUse => &self.page_in_use,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
+pub(super) enum Relocation {
+    /// They keep their indices, as on Linux.
+    None,
+    /// They keep them although relocation was asked for, which counts as this.
+    Instead(Event),
+    /// They are relocated, unless the mapping merges as it is.
+    Pages,
 }
 
 impl<P: Platform> AddressSpace<'_, P> {
-    /// Whether `source`, a part of `vma` that is to become the mapping `new`, is to be
-    /// relocated, unless it merges as it is. What is in `gone` will be unmapped.
+    /// Decides whether `source`, a part of `vma`, which is locked, is relocated when it
+    /// becomes the mapping `new`. What is in `gone` will be unmapped before.
     ///
     /// # Errors
     ///
@@ -116,36 +54,41 @@ impl<P: Platform> AddressSpace<'_, P> {
         new: &NewMapping,
         gone: Option<PageRange>,
         remap: &Remap,
-    ) -> Result<bool, SpaceError> {
+    ) -> Result<Relocation, SpaceError> {
         if !remap.relocates() || source.is_empty() || is_unwritten(vma) {
-            return Ok(false);
+            return Ok(Relocation::None);
         }
         let Some(obstacle) = self.obstacle(vma, source) else {
-            return Ok(true);
+            return Ok(Relocation::Pages);
         };
         if state.vmas.will_merge(new, gone) {
-            self.mem.relocations().count_merged();
-            return Ok(false);
+            return Ok(Relocation::Instead(Event::RelocateMerged));
         }
-        self.mem.relocations().count(obstacle);
-        if remap.must_relocate() { Err(SpaceError::BadAddress) } else { Ok(false) }
+        if remap.must_relocate() {
+            self.mem.count(obstacle);
+            return Err(SpaceError::BadAddress);
+        }
+        Ok(Relocation::Instead(obstacle))
     }
 
     /// Whether the pages of `source`, a part of `vma`, have to be relocated and cannot,
     /// whatever is at their new address: for a move of several VMAs, where
-    /// what one merges with may be another.
+    /// what one merges with may be another. The VMA is locked.
     pub(super) fn refuses_relocation(&self, vma: Ref<Vma>, source: PageRange, remap: &Remap) -> bool {
         let obstacle = (remap.must_relocate() && !is_unwritten(vma)).then(|| self.obstacle(vma, source)).flatten();
-        obstacle.inspect(|&obstacle| self.mem.relocations().count(obstacle)).is_some()
+        obstacle.inspect(|&obstacle| self.mem.count(obstacle)).is_some()
     }
 
-    /// Why the pages in `source`, a part of `vma`, cannot be relocated.
+    /// Why the pages in `source`, a part of `vma`, cannot be relocated. The VMA is
+    /// locked, so that no fault makes another answer true before the move.
     ///
     /// Nothing stands in the way where no page is. Of a VMA that was forked some pages may
-    /// be its alone by now, but they are found through what it shares.
-    fn obstacle(&self, vma: Ref<Vma>, source: PageRange) -> Option<Obstacle> {
+    /// be its alone by now, but they are found through what it shares. Who has a reference
+    /// to a page without mapping it is not in the way: only who walks from a page looks at
+    /// what relocation changes, and does that under the lock of the root.
+    fn obstacle(&self, vma: Ref<Vma>, source: PageRange) -> Option<Event> {
         if !is_private_anonymous(vma) {
-            return Some(Obstacle::NotAnonymous);
+            return Some(Event::RelocateNotAnon);
         }
         let frames = self.mem.frames();
         let mapping = vma.anon_vma().map_or(0, AnonVma::to_mapping);
@@ -154,18 +97,18 @@ impl<P: Platform> AddressSpace<'_, P> {
             for (_, slot) in run.slots() {
                 let entry = slot.get();
                 if entry.is_counted() {
+                    let frame = frames.get(entry.pfn());
                     pages += 1;
-                    movable +=
-                        usize::from(is_exclusive(&frames, entry) && frames.get(entry.pfn()).mapping() == mapping);
+                    movable += usize::from(frame.mapcount() == 1 && frame.mapping() == mapping);
                 }
             }
         });
         if pages == 0 {
             None
         } else if rmap::is_forked(&vma) {
-            Some(Obstacle::Forked)
+            Some(Event::RelocateForked)
         } else {
-            (movable != pages).then_some(Obstacle::PageInUse)
+            (movable != pages).then_some(Event::RelocateShared)
         }
     }
 
@@ -181,7 +124,6 @@ impl<P: Platform> AddressSpace<'_, P> {
         move_entries: impl FnOnce(),
     ) {
         let frames = self.mem.frames();
-        let counters = self.mem.relocations();
         // From an address to the index at the new one; it may wrap on the way.
         let offset = to.pgoff().wrapping_sub(source.start() >> PAGE_SHIFT);
         rmap::attach(spares, from, to, |mapping| {
@@ -198,9 +140,9 @@ impl<P: Platform> AddressSpace<'_, P> {
                 }
             });
             move_entries();
-            counters.pages.fetch_add(pages, Ordering::Relaxed);
+            self.mem.count_all(Event::RelocatedPage, pages);
         });
-        counters.relocated.fetch_add(1, Ordering::Relaxed);
+        self.mem.count(Event::Relocated);
     }
 }
 

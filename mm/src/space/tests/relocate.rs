@@ -11,7 +11,7 @@
 //! ```
 
 use super::*;
-use crate::{Errno, RelocationStats};
+use crate::{Errno, Event};
 
 const NORESERVE: usize = 0x4000;
 const RELOCATE: usize = 8;
@@ -22,6 +22,16 @@ const SOURCE: usize = BASE + 100 * PAGE;
 const PREV: usize = BASE;
 const TARGET: usize = BASE + LEN;
 const NEXT: usize = BASE + 2 * LEN;
+
+/// What is counted of relocation.
+const RELOCATION: [Event; 6] = [
+    Event::Relocated,
+    Event::RelocatedPage,
+    Event::RelocateMerged,
+    Event::RelocateNotAnon,
+    Event::RelocateForked,
+    Event::RelocateShared,
+];
 
 /// What is at a place before the move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,8 +64,12 @@ impl Process<'_> {
         result
     }
 
-    fn stats(&self) -> RelocationStats {
-        self.space.memory().relocation_stats()
+    fn count(&self, event: Event) -> u64 {
+        self.space.memory().events(event)
+    }
+
+    fn counts(&self) -> [u64; 6] {
+        RELOCATION.map(|event| self.count(event))
     }
 }
 
@@ -235,7 +249,7 @@ fn an_unfaulted_mapping_merges_as_ever() {
         p.put(SOURCE, Unfaulted);
         assert_eq!(p.move_to_target(MUST), Ok(TARGET));
         assert_eq!(p.map(BASE), "[0-10 rw-p]");
-        assert_eq!(p.stats(), RelocationStats::default());
+        assert_eq!(p.counts(), [0; 6]);
     });
 }
 
@@ -246,8 +260,7 @@ fn pages_only_read_are_nothing_to_relocate() {
         p.assert_zero(SOURCE, 5);
         p.write(SOURCE, 1).unwrap();
         assert_eq!(p.move_to_target(MUST), Ok(TARGET));
-        let stats = p.stats();
-        assert_eq!((stats.relocated, stats.pages), (1, 1));
+        assert_eq!(p.counts(), [1, 1, 0, 0, 0, 0]);
         assert_eq!(p.read(TARGET), Ok(1));
         p.assert_zero(TARGET + PAGE, 4);
     });
@@ -262,8 +275,7 @@ fn what_merges_as_it_is_is_not_relocated() {
         assert_eq!(p.remap(TARGET, LEN, MOVE, SOURCE), Ok(SOURCE));
         assert_eq!(p.move_to_target(MUST), Ok(TARGET));
         assert_eq!(p.map(BASE), "[0-10 rw-p]");
-        let stats = p.stats();
-        assert_eq!((stats.relocated, stats.merged), (0, 1));
+        assert_eq!(p.counts(), [0, 0, 1, 0, 0, 0]);
         p.assert_filled(BASE, 10);
     });
 }
@@ -274,7 +286,7 @@ fn growing_in_place_relocates_nothing() {
         p.put(SOURCE, Faulted);
         let grown = p.space.mremap(SOURCE, LEN, 2 * LEN, MAYMOVE | MUST, 0).map_err(Errno::from);
         assert_eq!(grown, Ok(SOURCE));
-        assert_eq!(p.stats(), RelocationStats::default());
+        assert_eq!(p.counts(), [0; 6]);
     });
 }
 
@@ -348,7 +360,7 @@ fn several_mappings_relocate_with_the_gaps_between_them() {
 
 /// What must not be relocated is refused, with nothing changed, by the strict flag, and
 /// moves as ever with the other.
-fn refused(p: &Process<'_>, counted: impl Fn(RelocationStats) -> u64) {
+fn refused(p: &Process<'_>, reason: Event) {
     p.map_at(TARGET, 2);
     p.fill(TARGET, 2);
     let before = p.map(BASE);
@@ -357,11 +369,11 @@ fn refused(p: &Process<'_>, counted: impl Fn(RelocationStats) -> u64) {
     assert_eq!(p.map(BASE), before);
     p.assert_filled(TARGET, 2);
     p.assert_filled(SOURCE, 5);
-    assert_eq!(counted(p.stats()), 2);
+    assert_eq!(p.count(reason), 2);
     assert_eq!(p.move_to_target(RELOCATE), Ok(TARGET));
     p.assert_filled(TARGET, 5);
-    assert_eq!(counted(p.stats()), 3);
-    assert_eq!(p.stats().relocated, 0);
+    assert_eq!(p.count(reason), 3);
+    assert_eq!(p.count(Event::Relocated), 0);
 }
 
 #[test]
@@ -453,7 +465,7 @@ fn shared_memory_is_refused() {
     with_process(|p| {
         p.mmap(SOURCE, LEN, RW, SHARED | ANON | FIXED).unwrap();
         p.fill(SOURCE, 5);
-        refused(p, |stats| stats.not_anonymous);
+        refused(p, Event::RelocateNotAnon);
     });
 }
 
@@ -515,7 +527,7 @@ fn relocation_visits_what_is_there_and_no_more() {
             p.write(from + table * (2 << 20), table as u8 + 1).unwrap();
         }
         assert_eq!(p.space.mremap(from, len, len, MOVE | MUST, to), Ok(to));
-        assert_eq!(p.stats().pages, 64);
+        assert_eq!(p.count(Event::RelocatedPage), 64);
         crate::space::verify_all(&[&p.space]);
         for table in 0..64 {
             assert_eq!(p.read(to + table * (2 << 20)), Ok(table as u8 + 1));

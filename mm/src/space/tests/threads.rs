@@ -7,12 +7,16 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::PMD_SIZE;
+use crate::{Event, PMD_SIZE};
 
 /// One changes the map, on the last CPU; the others run the program.
 const CPUS: usize = 4;
 const CHANGER: usize = CPUS - 1;
 const RUNNERS: usize = CPUS - 1;
+
+/// Flags of mremap(2).
+const RELOCATE: usize = 8;
+const MUST_RELOCATE: usize = 16;
 
 /// A machine with enough CPUs. Nothing may be left on it.
 fn on_large_machine(frames: usize, test: impl FnOnce(&Memory<SimPlatform>)) {
@@ -230,9 +234,9 @@ fn faults_while_protections_change() {
     });
 }
 
-/// Moves `pages` pages from one address to another and back while others read them
-/// at both, and write to them.
-fn faults_while_pages_move(here: usize, there: usize, pages: usize) {
+/// Moves `pages` pages from one address to another and back, with `flags`, while others
+/// read them at both, and write to them.
+fn faults_while_pages_move(here: usize, there: usize, pages: usize, flags: usize) {
     let used = 12;
     let stride = pages / used * PAGE;
     on_large_machine(8192, |mem| {
@@ -249,7 +253,7 @@ fn faults_while_pages_move(here: usize, there: usize, pages: usize) {
             |thread, round| {
                 let (from, to) = if round % 2 == 0 { (here, there) } else { (there, here) };
                 let len = pages * PAGE;
-                assert_eq!(thread.space.mremap(from, len, len, MAYMOVE | MREMAP_FIXED, to), Ok(to));
+                assert_eq!(thread.space.mremap(from, len, len, MAYMOVE | MREMAP_FIXED | flags, to), Ok(to));
             },
             |thread, number, turn| {
                 for page in (number..used).step_by(RUNNERS) {
@@ -278,14 +282,110 @@ fn faults_while_pages_move(here: usize, there: usize, pages: usize) {
     });
 }
 
+const SINGLE_PAGES: (usize, usize, usize) = (BASE, BASE + 512 * PAGE + 24 * PAGE, 12);
+const WHOLE_TABLES: (usize, usize, usize) = (BASE, BASE + 16 * PMD_SIZE, 2 * 512);
+
 #[test]
 fn faults_while_single_pages_move() {
-    faults_while_pages_move(BASE, BASE + 512 * PAGE + 24 * PAGE, 12);
+    let (here, there, pages) = SINGLE_PAGES;
+    faults_while_pages_move(here, there, pages, 0);
 }
 
 #[test]
 fn faults_while_whole_tables_move() {
-    faults_while_pages_move(BASE, BASE + 16 * PMD_SIZE, 2 * 512);
+    let (here, there, pages) = WHOLE_TABLES;
+    faults_while_pages_move(here, there, pages, 0);
+}
+
+#[test]
+fn faults_while_pages_are_relocated() {
+    for (here, there, pages) in [SINGLE_PAGES, WHOLE_TABLES] {
+        faults_while_pages_move(here, there, pages, MUST_RELOCATE);
+    }
+}
+
+#[test]
+fn pages_are_relocated_while_others_hold_references_to_them() {
+    on_large_machine(4096, |mem| {
+        let space = space(mem);
+        let (here, there) = (BASE, BASE + 64 * PAGE);
+        let setup = Thread { space: &space, cpu: CHANGER };
+        setup.map(here, 8);
+        for page in 0..8 {
+            setup.write(here + page * PAGE, mark(0, page)).unwrap();
+        }
+        run_while_changing(
+            &space,
+            3000,
+            |thread, round| {
+                let (from, to) = if round % 2 == 0 { (here, there) } else { (there, here) };
+                let flags = MAYMOVE | MREMAP_FIXED | MUST_RELOCATE;
+                assert_eq!(thread.space.mremap(from, 8 * PAGE, 8 * PAGE, flags, to), Ok(to));
+            },
+            |thread, number, turn| {
+                // As a system call reads and writes a program's memory.
+                let (page, mut byte) = ((turn + number) % 8, [0]);
+                let addr = if turn % 2 == 0 { here } else { there } + page * PAGE;
+                match thread.space.read_bytes(addr, &mut byte) {
+                    Ok(()) => assert_eq!(byte, [mark(0, page)]),
+                    Err(error) => assert_eq!(error, FaultError::NotMapped),
+                }
+                if let Err(error) = thread.space.write_bytes(addr, &[mark(0, page)]) {
+                    assert_eq!(error, FaultError::NotMapped);
+                }
+            },
+        );
+        assert_eq!(mem.events(Event::Relocated), 3000);
+    });
+}
+
+#[test]
+fn pages_are_relocated_while_another_thread_forks() {
+    on_large_machine(8192, |mem| {
+        let space = space(mem);
+        let (here, there) = (BASE, BASE + 64 * PAGE);
+        let setup = Thread { space: &space, cpu: CHANGER };
+        setup.map(here, 6);
+        for page in 0..6 {
+            setup.write(here + page * PAGE, mark(page % RUNNERS, 0)).unwrap();
+        }
+        let place = |space: &AddressSpace<'_, SimPlatform>| space.next_vma(here).expect("a VMA").start;
+        run_while_changing(
+            &space,
+            600,
+            |thread, round| {
+                let (from, to) = if round % 2 == 0 { (here, there) } else { (there, here) };
+                // While there is a child this is an ordinary move, with the strict flag none.
+                let strict = MAYMOVE | MREMAP_FIXED | MUST_RELOCATE;
+                match thread.space.mremap(from, 6 * PAGE, 6 * PAGE, strict, to) {
+                    Ok(at) => assert_eq!(at, to),
+                    Err(error) => {
+                        assert_eq!(error, SpaceError::BadAddress);
+                        assert_eq!(place(thread.space), from);
+                        let flags = MAYMOVE | MREMAP_FIXED | RELOCATE;
+                        assert_eq!(thread.space.mremap(from, 6 * PAGE, 6 * PAGE, flags, to), Ok(to));
+                    }
+                }
+                std::thread::yield_now();
+            },
+            |thread, number, turn| {
+                if number == 0 {
+                    let child = thread.space.fork().unwrap();
+                    let mut bytes = [0; 6];
+                    for (page, byte) in bytes.iter_mut().enumerate() {
+                        child.read_bytes(place(&child) + page * PAGE, core::slice::from_mut(byte)).unwrap();
+                    }
+                    for (page, byte) in bytes.into_iter().enumerate() {
+                        assert_eq!((byte - 1) as usize / 40, page % RUNNERS, "page {page} of the child");
+                    }
+                } else {
+                    let base = if turn % 2 == 0 { here } else { there };
+                    let _ = thread.write(base + number * PAGE, mark(number, turn));
+                }
+            },
+        );
+        assert!(mem.events(Event::RelocatedPage) != 0 && mem.events(Event::RelocateForked) != 0);
+    });
 }
 
 #[test]
