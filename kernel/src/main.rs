@@ -21,6 +21,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use bootloader_api::config::Mapping;
 use bootloader_api::{BootInfo, BootloaderConfig};
 
+use arch::acpi::ApicIds;
 use arch::irq::IrqMutex;
 use memory::boot::BootRam;
 
@@ -38,6 +39,9 @@ bootloader_api::entry_point!(kernel_main, config = &BOOTLOADER_CONFIG);
 
 /// What is known of RAM, from `kernel_main` to `start`.
 static BOOT_RAM: IrqMutex<Option<BootRam>> = IrqMutex::new(None);
+
+/// The local APICs of all CPUs, likewise.
+static APIC_IDS: IrqMutex<ApicIds> = IrqMutex::new(ApicIds::none());
 
 /// In the bootloader's address space, on the bootloader's stack: makes the
 /// kernel's own and goes there.
@@ -59,6 +63,14 @@ fn kernel_main(info: &'static mut BootInfo) -> ! {
     };
     *BOOT_RAM.lock() = Some(ram);
     arch::paging::set_root(root);
+    if let Some(rsdp) = info.rsdp_addr.into_option() {
+        // SAFETY: the bootloader found the tables there, and maps all of physical memory.
+        *APIC_IDS.lock() = unsafe { arch::acpi::cpus(rsdp) };
+    }
+    if let Some(low) = BootRam::low_frames(&info.memory_regions, arch::smp::LOW_FRAMES) {
+        // SAFETY: usable, and the kernel uses no low memory for anything else.
+        unsafe { arch::smp::prepare(low, root) };
+    }
     // SAFETY: `build` mapped the kernel there as it is here; nothing on the
     // bootloader's stack is needed any more.
     unsafe { arch::enter_kernel(root, start) }
@@ -85,8 +97,11 @@ extern "C" fn start() -> ! {
     }
     drivers::console::init();
     arch::irq::enable();
+    let apic_ids = *APIC_IDS.lock();
+    arch::smp::start(&apic_ids);
     log!(
-        "{} MiB of memory free, {} ms after the kernel's start",
+        "{} CPUs, {} MiB of memory free, {} ms after the kernel's start",
+        arch::cpu::count(),
         (memory::memory().free_frames() * mm::PAGE_SIZE) >> 20,
         arch::time::monotonic_ns() / 1_000_000
     );
@@ -96,7 +111,7 @@ extern "C" fn start() -> ! {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     static PANICKING: AtomicBool = AtomicBool::new(false);
-    arch::irq::disable();
+    arch::smp::stop_others_or_halt();
     if !PANICKING.swap(true, Ordering::Relaxed) {
         log::write_line_unlocked(format_args!("{info}"));
     }

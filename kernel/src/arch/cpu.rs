@@ -3,10 +3,14 @@
 
 use core::arch::asm;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
+use super::apic;
 use super::gdt::Segments;
-use mm::CpuTlb;
+use super::shootdown::Mailbox;
+use super::trap::RESCHEDULE_VECTOR;
+use mm::{CpuSet, CpuTlb, MAX_CPUS};
 use x86_64::registers::model_specific::Msr;
 
 const MSR_FS_BASE: u32 = 0xc000_0100;
@@ -28,9 +32,37 @@ pub struct Cpu {
     thread: AtomicUsize,
     /// There is something to do before the CPU returns to user mode.
     pub(super) return_work: AtomicBool,
+    /// The current thread's turn has ended.
+    need_resched: AtomicBool,
     id: usize,
+    apic_id: AtomicU32,
+    /// What it has loaded of an address space is better left, if it is idle.
+    leave_lazy: AtomicBool,
     segments: Segments,
     tlb: CpuTlb,
+    mailbox: Mailbox,
+}
+
+/// The CPUs that run, by number; numbers without a gap.
+static CPUS: [AtomicPtr<Cpu>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
+static COUNT: AtomicUsize = AtomicUsize::new(1);
+
+/// How many CPUs run.
+#[inline]
+pub fn count() -> usize {
+    COUNT.load(Ordering::Acquire)
+}
+
+/// The CPUs that run.
+pub fn online() -> CpuSet {
+    CpuSet(u64::MAX >> (MAX_CPUS - count().min(MAX_CPUS)))
+}
+
+/// The data of CPU `id`, if it runs.
+pub fn get(id: usize) -> Option<&'static Cpu> {
+    let cpu = CPUS.get(id)?.load(Ordering::Acquire);
+    // SAFETY: only ever null or what `install` was given, which lives for `'static`.
+    unsafe { cpu.as_ref() }
 }
 
 impl Cpu {
@@ -42,9 +74,13 @@ impl Cpu {
             syscall_stack: AtomicUsize::new(0),
             thread: AtomicUsize::new(0),
             return_work: AtomicBool::new(false),
+            need_resched: AtomicBool::new(false),
             id,
+            apic_id: AtomicU32::new(0),
+            leave_lazy: AtomicBool::new(false),
             segments: Segments::new(),
             tlb: CpuTlb::new(),
+            mailbox: Mailbox::new(),
         }
     }
 
@@ -65,6 +101,40 @@ impl Cpu {
         self.id
     }
 
+    /// Number of its local APIC.
+    pub(super) fn apic_id(&self) -> u32 {
+        self.apic_id.load(Ordering::Relaxed)
+    }
+
+    /// Makes it look for return work soon, or for a thread if it is idle.
+    pub fn interrupt(&self) {
+        self.return_work.store(true, Ordering::SeqCst);
+        apic::send(self.apic_id(), RESCHEDULE_VECTOR);
+    }
+
+    /// Makes its current thread let others run soon. This is another CPU.
+    pub fn reschedule(&self) {
+        self.need_resched.store(true, Ordering::SeqCst);
+        self.interrupt();
+    }
+
+    /// If it is idle, or when it is, it is to leave the address space it has
+    /// loaded. Says whether that was not known yet.
+    pub fn ask_to_leave(&self) -> bool {
+        !self.leave_lazy.swap(true, Ordering::SeqCst)
+    }
+
+    /// Whether [`ask_to_leave`](Self::ask_to_leave) was called since the last time.
+    pub fn take_asked_to_leave(&self) -> bool {
+        self.leave_lazy.load(Ordering::Relaxed) && self.leave_lazy.swap(false, Ordering::SeqCst)
+    }
+
+    /// Its part in flushes of TLBs.
+    #[inline]
+    pub(super) fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+
     /// What its TLB may hold.
     #[inline]
     pub fn tlb(&self) -> &CpuTlb {
@@ -83,6 +153,8 @@ pub unsafe fn install(cpu: &'static Cpu) {
     unsafe { cpu.segments.load() };
     let address = core::ptr::from_ref(cpu) as usize;
     cpu.this.store(address, Ordering::Relaxed);
+    CPUS[cpu.id].store(address as *mut Cpu, Ordering::Release);
+    COUNT.fetch_max(cpu.id + 1, Ordering::AcqRel);
     // SAFETY: kernel code uses GS only for per-CPU data, which is what `address` is.
     unsafe {
         Msr::new(MSR_GS_BASE).write(address as u64);
@@ -101,6 +173,25 @@ pub fn current() -> &'static Cpu {
     }
     // SAFETY: `install` stored the address of a `&'static Cpu` there.
     unsafe { &*(this as *const Cpu) }
+}
+
+/// The number of the current CPU.
+#[inline]
+pub fn id() -> usize {
+    let id: usize;
+    // SAFETY: reads the `id` field of the `Cpu` that GS points to, which `install`
+    // used as an index.
+    unsafe {
+        asm!("mov {}, gs:[{}]", out(reg) id, const offset_of!(Cpu, id),
+            options(nostack, pure, readonly, preserves_flags));
+        core::hint::assert_unchecked(id < MAX_CPUS);
+    }
+    id
+}
+
+/// Remembers the number of the current CPU's local APIC.
+pub(super) fn set_apic_id(apic_id: u32) {
+    current().apic_id.store(apic_id, Ordering::Relaxed);
 }
 
 /// What [`set_thread`] stored last on this CPU; 0 before the first time.
@@ -126,6 +217,23 @@ pub fn set_thread(thread: usize) {
 /// wants it to yield, or has switched to a thread for which that may be so.
 pub fn set_return_work() {
     current().return_work.store(true, Ordering::Relaxed);
+}
+
+/// Whether [`set_return_work`] was called for the current thread, which is to be
+/// switched away from: the caller sees to it that it is again when it goes on.
+pub fn take_return_work() -> bool {
+    current().return_work.swap(false, Ordering::Acquire)
+}
+
+/// Whether the current thread is to let others run.
+#[inline]
+pub fn need_resched() -> bool {
+    current().need_resched.load(Ordering::Relaxed)
+}
+
+/// Says whether the current thread is to let others run.
+pub fn set_need_resched(value: bool) {
+    current().need_resched.store(value, Ordering::Relaxed);
 }
 
 /// The program's thread pointer, in `FS`.

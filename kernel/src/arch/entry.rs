@@ -66,7 +66,7 @@ pub(super) fn init() {
 /// Does what is left to do before a return to user mode. Called and returns
 /// with interrupts disabled.
 extern "C" fn prepare_return(frame: &mut TrapFrame) {
-    let work = || cpu::current().return_work.swap(false, Ordering::Relaxed);
+    let work = || cpu::current().return_work.swap(false, Ordering::Acquire);
     while work() {
         irq::enable();
         task::return_to_user(frame);

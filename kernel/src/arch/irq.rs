@@ -2,8 +2,11 @@
 
 use core::ops::{Deref, DerefMut};
 
+use spin::RelaxStrategy;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use x86_64::instructions::interrupts;
+
+use super::shootdown;
 
 pub use interrupts::{are_enabled, disable, enable};
 
@@ -15,18 +18,38 @@ pub fn wait_for_interrupt() {
     interrupts::enable_and_hlt();
 }
 
+/// Waiting for a lock, which its holder may keep while it waits for this CPU to
+/// flush its TLB: if that cannot interrupt the CPU, it is done here.
+pub struct Answering;
+
+impl RelaxStrategy for Answering {
+    fn relax() {
+        if !are_enabled() {
+            shootdown::poll();
+        }
+        core::hint::spin_loop();
+    }
+}
+
+/// A spin lock that no interrupt handler takes.
+pub type Mutex<T> = spin::mutex::Mutex<T, Answering>;
+/// Holding a [`Mutex`].
+pub type MutexGuard<'a, T> = spin::mutex::MutexGuard<'a, T, Answering>;
+/// A spin lock that several readers may hold, and no interrupt handler takes.
+pub type RwLock<T> = spin::rwlock::RwLock<T, Answering>;
+
 /// A spin lock that keeps interrupts disabled while it is held, so that an
 /// interrupt handler may take it too.
 #[derive(Debug)]
 pub struct IrqMutex<T> {
-    inner: SpinMutex<T>,
+    inner: SpinMutex<T, Answering>,
 }
 
 /// Holding an [`IrqMutex`].
 #[derive(Debug)]
 pub struct IrqGuard<'a, T> {
     // `Some` until dropped: the lock must be released before interrupts return.
-    guard: Option<SpinMutexGuard<'a, T>>,
+    guard: Option<SpinMutexGuard<'a, T, Answering>>,
     restore: bool,
 }
 

@@ -6,6 +6,7 @@
 //! registers are always those of the current thread's program; the kernel is
 //! never preempted, only interrupted.
 
+pub mod acpi;
 mod apic;
 pub mod context;
 pub mod cpu;
@@ -16,6 +17,8 @@ pub mod irq;
 pub mod paging;
 mod pic;
 pub mod random;
+pub mod shootdown;
+pub mod smp;
 pub mod stack;
 pub mod time;
 pub mod trap;

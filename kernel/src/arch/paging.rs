@@ -19,6 +19,7 @@
 
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mm::{Errno, FrameKind, OwnedFrame, PAGE_SIZE, PMD_SIZE, PUD_SIZE, Pfn, PhysAddr, PhysRange, RootLoad};
@@ -317,8 +318,23 @@ unsafe fn map_locked(addr: usize, frame: PhysAddr, protection: Protection) -> Re
     Ok(())
 }
 
+/// Drops this CPU's translations of the pages `range` (bytes) in the window.
+pub(super) fn flush_kernel_pages(range: Range<usize>) {
+    if PCIDS.load(Ordering::Relaxed) {
+        // `invlpg` would do if it did not spare global pages on some CPUs with
+        // PCIDs, as Linux knows of them; and this is rare.
+        // SAFETY: PCIDs are on only where there is `invpcid`.
+        unsafe { tlb::flush_pcid(InvPcidCommand::All) };
+    } else {
+        for page in range.step_by(PAGE_SIZE) {
+            tlb::flush(VirtAddr::new_truncate(page as u64));
+        }
+    }
+}
+
 /// Takes the page at `addr` in the window out again, and returns its frame, if
-/// one was mapped.
+/// one was mapped. TLBs may still know of it: the frame, and the page, may be
+/// used again only after [`super::shootdown::flush_kernel`].
 ///
 /// # Safety
 ///
@@ -331,14 +347,6 @@ pub unsafe fn unmap(addr: usize) -> Option<OwnedFrame> {
     let value = unsafe { entry.replace(0) };
     if value & PageTableFlags::PRESENT.bits() == 0 {
         return None;
-    }
-    if PCIDS.load(Ordering::Relaxed) {
-        // `invlpg` would do if it did not spare global pages on some CPUs with
-        // PCIDs, as Linux knows of them; and this is rare.
-        // SAFETY: PCIDs are on only where there is `invpcid`.
-        unsafe { tlb::flush_pcid(InvPcidCommand::All) };
-    } else {
-        tlb::flush(VirtAddr::new_truncate(addr as u64));
     }
     // SAFETY: the caller gives up the mapping, and with it the frame.
     Some(unsafe { OwnedFrame::from_raw(Pfn::containing(PhysAddr::new_truncate(value & ADDRESS_MASK)), 0) })

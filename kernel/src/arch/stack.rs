@@ -8,6 +8,7 @@ use mm::{Errno, FrameKind, PAGE_SIZE};
 
 use super::irq::IrqMutex;
 use super::paging::{self, Protection, STACK_WINDOW, STACK_WINDOW_SIZE};
+use super::shootdown;
 use crate::memory::memory;
 
 /// Bytes of a kernel stack, without its guard page.
@@ -125,11 +126,15 @@ fn map_page(page: usize) -> Result<(), Errno> {
 
 /// Takes out what is mapped of the stack below `top`, and gives its slot back.
 fn unmap_stack(top: usize) {
-    for page in (top - KERNEL_STACK_SIZE..top).step_by(PAGE_SIZE) {
+    let pages = top - KERNEL_STACK_SIZE..top;
+    let mut frames = [const { None }; KERNEL_STACK_SIZE / PAGE_SIZE];
+    for (page, frame) in pages.clone().step_by(PAGE_SIZE).zip(&mut frames) {
         // SAFETY: `map_page` mapped it, if it is mapped, and no thread has the stack.
-        if let Some(frame) = unsafe { paging::unmap(page) } {
-            memory().free(frame);
-        }
+        *frame = unsafe { paging::unmap(page) };
+    }
+    shootdown::flush_kernel(pages);
+    for frame in frames.into_iter().flatten() {
+        memory().free(frame);
     }
     SLOT_TABLE.lock().give_back_slot((top - STACK_WINDOW) / SLOT_SIZE - 1);
 }

@@ -3,10 +3,12 @@
 //! Both clocks count time-stamp counter cycles. How long one is, and a count
 //! of the local APIC's timer, is measured against the 8254 timer, whose
 //! frequency is fixed: started early in the boot ([`Calibration::start`]) and
-//! read late, so that nothing has to wait for it.
+//! read late, so that nothing has to wait for it. The counters of all CPUs are
+//! taken to run alike and to start together, as those of QEMU's do, and those of
+//! every machine whose counters Linux calls stable.
 
 use core::arch::x86_64::_rdtsc;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use x86_64::instructions::port::Port;
 
@@ -30,6 +32,8 @@ static START_CYCLES: AtomicU64 = AtomicU64::new(0);
 static NS_PER_CYCLE: AtomicU64 = AtomicU64::new(1 << 32);
 /// Real time at time 0 of the monotonic clock, in nanoseconds since 1970.
 static REAL_TIME_OFFSET: AtomicU64 = AtomicU64::new(0);
+/// Counts of a local APIC's timer between two ticks.
+static TICK_COUNT: AtomicU32 = AtomicU32::new(0);
 
 fn cycles() -> u64 {
     // SAFETY: every x86-64 CPU has the instruction, and nothing forbids it to the kernel.
@@ -78,8 +82,14 @@ impl Calibration {
         NS_PER_CYCLE.store(((u128::from(NS_PER_SECOND) << 32) / u128::from(hz)) as u64, Ordering::Relaxed);
         REAL_TIME_OFFSET.store((rtc::read() * NS_PER_SECOND).saturating_sub(monotonic_ns()), Ordering::Relaxed);
         let timer_hz = u64::from(timer) * PIT_HZ / pit;
-        apic::start_timer((timer_hz / TICKS_PER_SECOND).clamp(1, u64::from(u32::MAX)) as u32);
+        TICK_COUNT.store((timer_hz / TICKS_PER_SECOND).clamp(1, u64::from(u32::MAX)) as u32, Ordering::Relaxed);
+        start_tick();
     }
+}
+
+/// Starts the tick on this CPU, with the period that was measured on the first one.
+pub(super) fn start_tick() {
+    apic::start_timer(TICK_COUNT.load(Ordering::Relaxed));
 }
 
 /// Makes this moment time 0 of the monotonic clock.

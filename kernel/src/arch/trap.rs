@@ -12,7 +12,7 @@ use x86_64::structures::DescriptorTablePointer;
 
 use super::entry::{self, VECTORS};
 use super::gdt::{self, InterruptStack};
-use super::{apic, irq, pic, usercopy};
+use super::{apic, irq, pic, shootdown, smp, usercopy};
 use crate::drivers::{console, serial};
 use crate::{error, task};
 
@@ -107,6 +107,10 @@ bitflags! {
 pub const FIRST_IRQ_VECTOR: u8 = 0x20;
 /// The local APIC's timer.
 pub const TIMER_VECTOR: u8 = 0x30;
+/// Another CPU has set this one's return work, or given it a thread while it was idle.
+pub const RESCHEDULE_VECTOR: u8 = 0x31;
+/// Another CPU wants a TLB flush.
+pub const SHOOTDOWN_VECTOR: u8 = 0x32;
 /// What the local APIC delivers when an interrupt went away meanwhile.
 pub const SPURIOUS_VECTOR: u8 = 0x3f;
 
@@ -173,6 +177,7 @@ pub(super) extern "C" fn handle_trap(frame: &mut TrapFrame, vector: u32) {
     } else if vector > LAST_EXCEPTION {
         handle_interrupt(vector, frame.is_user());
     } else if vector == NON_MASKABLE {
+        smp::halt_if_stopping();
         error!("non-maskable interrupt at {:#x}", frame.rip);
     } else if vector == DOUBLE_FAULT || vector == MACHINE_CHECK {
         fatal(frame, vector, code);
@@ -212,6 +217,12 @@ fn handle_interrupt(vector: u8, from_user: bool) {
         TIMER_VECTOR => {
             apic::end_of_interrupt();
             task::tick(from_user);
+        }
+        // That it has come is enough: what it is for is looked at on the way out.
+        RESCHEDULE_VECTOR => apic::end_of_interrupt(),
+        SHOOTDOWN_VECTOR => {
+            apic::end_of_interrupt();
+            shootdown::poll();
         }
         SPURIOUS_VECTOR => {}
         _ => {

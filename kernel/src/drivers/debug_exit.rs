@@ -16,6 +16,7 @@ const EXIT_PANIC: u32 = 1;
 /// Ends the machine with `exit <status>` on the status line. The status is
 /// that of the first process, or 128 plus the signal that killed it.
 pub fn exit(status: i32) -> ! {
+    arch::smp::stop_others_or_halt();
     write_status(b"exit ");
     if status < 0 {
         write_status(b"-");

@@ -12,9 +12,9 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::Errno;
-use spin::RwLock;
 
 use super::inode::Inode;
+use crate::arch::irq::RwLock;
 
 /// The longest name of one path component.
 pub const NAME_MAX: usize = 255;

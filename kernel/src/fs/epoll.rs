@@ -9,13 +9,13 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use bitflags::bitflags;
 use mm::Errno;
-use spin::Mutex;
 
 use super::dentry::Dentry;
 use super::file::flags::O_RDWR;
 use super::file::{File, FileOps};
 use super::inode::{Body, FileSystem, Inode, S_IFDIR, S_IFMT, S_IFREG};
 use super::poll::{self, Events, Readiness};
+use crate::arch::irq::Mutex;
 
 bitflags! {
     /// The part of `epoll_event.events` that says how to report.

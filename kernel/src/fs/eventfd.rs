@@ -2,7 +2,6 @@
 
 use alloc::sync::Arc;
 use mm::Errno;
-use spin::Mutex;
 
 use super::dentry::Dentry;
 use super::file::flags::O_RDWR;
@@ -10,6 +9,7 @@ use super::file::{File, FileOps};
 use super::inode::{Body, FileSystem, Inode};
 use super::io::{Sink, Source};
 use super::poll::{Events, Readiness, Stamp};
+use crate::arch::irq::Mutex;
 use crate::task::wait::WaitQueue;
 
 /// The largest value of a counter.

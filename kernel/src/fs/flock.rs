@@ -7,10 +7,10 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use alloc::vec::Vec;
 use mm::Errno;
-use spin::Mutex;
 
 use super::file::File;
 use super::inode::FileSystem;
+use crate::arch::irq::Mutex;
 use crate::task::wait::WaitQueue;
 
 /// A kind of lock.

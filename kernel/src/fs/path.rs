@@ -10,10 +10,10 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::Errno;
-use spin::Mutex;
 
 use super::dentry::{Dentry, NAME_MAX, PATH_MAX, copy_bytes};
 use super::inode::Body;
+use crate::arch::irq::Mutex;
 
 /// The most symbolic links that one path may lead through.
 const MAX_LINKS: usize = 40;

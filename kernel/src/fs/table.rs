@@ -3,9 +3,9 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::Errno;
-use spin::Mutex;
 
 use super::file::File;
+use crate::arch::irq::Mutex;
 
 /// No table is larger, whatever the limit says (Linux's `sysctl_nr_open`).
 pub const MAX_DESCRIPTORS: usize = 1 << 20;

@@ -8,11 +8,11 @@
 use core::sync::atomic::{AtomicI32, Ordering};
 
 use mm::Errno;
-use spin::Mutex;
 
 use super::file::File;
 use super::io::{Sink, Source, partial, should_stop};
 use super::poll::{Events, Readiness, Stamp};
+use crate::arch::irq::Mutex;
 use crate::arch::usercopy::{copy_from_user, copy_to_user, read_user, write_user};
 use crate::drivers::console;
 

@@ -39,6 +39,20 @@ impl BootRam {
         ram
     }
 
+    /// `count` adjacent frames below what a real-mode program can reach that
+    /// `regions` call usable: the last ones, the first of which is returned.
+    pub fn low_frames(regions: &[MemoryRegion], count: usize) -> Option<PhysAddr> {
+        const REAL_MODE_END: u64 = 0xa_0000;
+        let size = (count * PAGE_SIZE) as u64;
+        let fits = |region: &&MemoryRegion| region.kind == MemoryRegionKind::Usable && region.start < REAL_MODE_END;
+        let last = |region: &MemoryRegion| {
+            let end = region.end.min(REAL_MODE_END) & !(PAGE_SIZE as u64 - 1);
+            // Not the first frame: firmware keeps things there, whatever it says.
+            end.checked_sub(size).filter(|&start| start >= region.start.max(PAGE_SIZE as u64))
+        };
+        regions.iter().filter(fits).filter_map(last).max().map(PhysAddr::new_truncate)
+    }
+
     fn add(&mut self, range: PhysRange) {
         let (ranges, rest) = self.ranges.split_at_mut(self.len);
         if let Some(last) = ranges.last_mut().filter(|last| last.end == range.start) {

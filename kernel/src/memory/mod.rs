@@ -11,11 +11,9 @@ mod heap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use mm::{CpuFlush, CpuSet, Errno, InitError, Memory, PAGE_SIZE, PhysAddr, Platform, TlbFlush};
-use x86_64::VirtAddr;
-use x86_64::instructions::tlb;
+use mm::{CpuSet, Errno, InitError, Memory, PhysAddr, Platform, TlbFlush};
 
-use crate::arch::{cpu, paging, random};
+use crate::arch::{cpu, paging, random, shootdown};
 use boot::BootRam;
 
 /// Where physical address 0 would be in the direct map.
@@ -59,8 +57,9 @@ pub unsafe fn init(ram: &BootRam) -> Result<(), InitError> {
 pub struct KernelPlatform;
 
 // SAFETY: 1. the direct map holds all regions handed to `mm`, for good, and is
-// linear. 2. only the calling CPU ever loads an address space, as `enter` and
-// `leave` ask for, and `flush_tlb` has done what `CpuTlb::flush` says. 3. there is one CPU, number 0.
+// linear. 2. a CPU loads an address space as `enter` and `leave` ask for, and
+// `flush_tlb` returns when all targets have done what `CpuTlb::flush` says.
+// 3. CPUs are numbered from 0 without a gap.
 unsafe impl Platform for KernelPlatform {
     #[inline]
     fn phys_to_virt(&self, phys: PhysAddr) -> *mut u8 {
@@ -69,28 +68,17 @@ unsafe impl Platform for KernelPlatform {
 
     #[inline]
     fn current_cpu(&self) -> usize {
-        0
+        cpu::id()
     }
 
     #[inline]
     fn cpu_count(&self) -> usize {
-        1
+        cpu::count()
     }
 
     #[inline]
     fn flush_tlb(&self, targets: CpuSet, flush: TlbFlush) {
-        if !targets.contains(0) {
-            return;
-        }
-        match cpu::current().tlb().flush(&flush) {
-            CpuFlush::Nothing => {}
-            CpuFlush::Pages => {
-                for page in (flush.start..flush.end).step_by(PAGE_SIZE) {
-                    tlb::flush(VirtAddr::new_truncate(page as u64));
-                }
-            }
-            CpuFlush::All => paging::flush_loaded(),
-        }
+        shootdown::flush_space(targets, flush);
     }
 
     #[inline]

@@ -4,8 +4,8 @@
 //! give one up; `capset` checks its argument and changes nothing.
 
 use mm::{Errno, FrameKind, PAGE_SIZE};
-use spin::Mutex;
 
+use crate::arch::irq::Mutex;
 use crate::arch::time::monotonic_ns;
 use crate::arch::usercopy::{copy_from_user, copy_to_user, read_user, write_user};
 use crate::fs::device;

@@ -1,13 +1,12 @@
 //! Scheduling: one policy, `SCHED_OTHER`, and where a thread may run.
 
 use alloc::sync::Arc;
-use mm::{Errno, Platform};
+use mm::{CpuSet, Errno};
 
 use super::time::Timespec;
 use super::{Args, Result};
 use crate::arch::cpu;
 use crate::arch::usercopy::{copy_from_user, copy_to_user, read_user, write_user};
-use crate::memory::memory;
 use crate::task::thread::{Thread, current};
 use crate::task::{sched, table};
 
@@ -35,19 +34,13 @@ pub fn sched_yield() -> Result {
     Ok(0)
 }
 
-/// The CPUs that are there.
-fn online() -> u64 {
-    let count = memory().platform().cpu_count();
-    if count >= 64 { u64::MAX } else { (1 << count) - 1 }
-}
-
 pub fn sched_getaffinity(args: &Args) -> Result {
     let [tid, size, address, ..] = *args;
     let size = size as u32 as usize;
     if size < MASK_SIZE || !size.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
-    let mask = thread(tid)?.affinity().0 & online();
+    let mask = thread(tid)?.affinity().0 & cpu::online().0;
     write_user(address as usize, mask)?;
     Ok(MASK_SIZE)
 }
@@ -58,18 +51,18 @@ pub fn sched_setaffinity(args: &Args) -> Result {
     let len = (size as u32 as usize).min(MASK_SIZE);
     copy_from_user(&mut bytes[..len], address as usize)?;
     let thread = thread(tid)?;
-    let mask = u64::from_le_bytes(bytes) & online();
+    let mask = u64::from_le_bytes(bytes) & cpu::online().0;
     if mask == 0 {
         return Err(Errno::EINVAL);
     }
-    thread.set_affinity(mm::CpuSet(mask));
+    sched::set_affinity(&thread, CpuSet(mask));
     Ok(0)
 }
 
 pub fn getcpu(args: &Args) -> Result {
     let [id, node, ..] = *args;
     if id != 0 {
-        write_user(id as usize, cpu::current().id() as u32)?;
+        write_user(id as usize, cpu::id() as u32)?;
     }
     if node != 0 {
         write_user(node as usize, 0u32)?;

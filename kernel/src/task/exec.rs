@@ -196,7 +196,11 @@ pub fn exec(
     release_user_memory(&thread);
     sched::enter_space(ready.space.clone());
     // SAFETY: the process has no other thread (`be_alone`).
-    let_go(unsafe { process.set_space(Some(ready.space)) });
+    let old = unsafe { process.set_space(Some(ready.space)) };
+    if let Some(old) = &old {
+        sched::evict(old);
+    }
+    let_go(old);
     process.release();
     files.close_for_exec();
     drop(process.replace_files(Some(files)));

@@ -13,11 +13,11 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::{Errno, TASK_SIZE, VmaFlags};
-use spin::{Mutex, MutexGuard};
 
 use super::sched;
 use super::thread::{Restart, Thread, current, state};
 use super::wait;
+use crate::arch::irq::{Mutex, MutexGuard};
 use crate::arch::usercopy::{cmpxchg_u32, load_u32, read_user, update_u32};
 use crate::errno::{ERESTART_RESTARTBLOCK, ERESTARTSYS};
 

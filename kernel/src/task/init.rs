@@ -63,7 +63,8 @@ fn start() -> Result<bool, Failure> {
 /// Does what the kernel's options say; there is a space between each two.
 ///
 /// `norandom`: no address is chosen at random, as with `kernel.randomize_va_space` 0.
-/// `verify`: each address space is checked before a process lets go of it.
+/// `verify`: each address space is checked before a process lets go of it, if there
+/// is one CPU.
 fn apply_options(options: &[u8]) {
     for option in options.split(|&byte| byte == b' ') {
         match option {

@@ -169,6 +169,8 @@ pub struct Process {
     pub(super) live: AtomicUsize,
     /// No thread is left, and the parent may reap it.
     pub(super) zombie: AtomicBool,
+    /// The parent has been sent the signal for that.
+    pub(super) announced: AtomicBool,
     /// Someone does reap it.
     pub(super) reaped: AtomicBool,
     /// Threads wait here for a child's state to change.
@@ -212,13 +214,12 @@ impl TickTimer {
 
     /// One tick has passed: whether the time is up.
     pub fn count(&self) -> bool {
-        let left = self.left.load(Ordering::Relaxed);
-        if left == 0 {
-            return false;
-        }
-        let next = if left == 1 { self.interval.load(Ordering::Relaxed) } else { left - 1 };
-        self.left.store(next, Ordering::Relaxed);
-        left == 1
+        let next = |left| match left {
+            0 => None,
+            1 => Some(self.interval.load(Ordering::Relaxed)),
+            _ => Some(left - 1),
+        };
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) == Ok(1)
     }
 }
 
@@ -284,6 +285,7 @@ impl Process {
             exiting: AtomicBool::new(false),
             live: AtomicUsize::new(0),
             zombie: AtomicBool::new(false),
+            announced: AtomicBool::new(false),
             reaped: AtomicBool::new(false),
             child_events: WaitQueue::new(),
             thread_exits: WaitQueue::new(),
@@ -325,6 +327,11 @@ impl Process {
     /// Its address space; `None` once it exits.
     pub fn space(&self) -> Option<Arc<Space>> {
         self.space.lock().clone()
+    }
+
+    /// Whether `space` is its address space.
+    pub(super) fn has_space(&self, space: &Arc<Space>) -> bool {
+        self.space.lock().as_ref().is_some_and(|own| Arc::ptr_eq(own, space))
     }
 
     /// Its address space, without counting a reference, or even taking a lock, as

@@ -70,6 +70,11 @@ pub fn wait(which: Which, options: u32) -> Result<Option<Report>, Errno> {
     let process = thread.process();
     process.child_events.wait_until(|| match look(process, which, options) {
         (Some((child, report, ended)), _) => {
+            // Its signal must not come later than the report. It is sent right after
+            // the child became a zombie, without sleeping.
+            while child.is_zombie() && !child.announced.load(Ordering::Acquire) {
+                core::hint::spin_loop();
+            }
             if ended {
                 reap(process, &child);
             }

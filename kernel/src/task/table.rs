@@ -239,22 +239,26 @@ pub fn set_group(process: &Process, group: u32, session: Option<u32>) {
     }
 }
 
-/// Gives the children of `process` to `to`. `each` is called for every one of
-/// them, with the table locked, after it was moved.
-pub fn reparent_children(process: u32, to: u32, mut each: impl FnMut(&Arc<Process>)) {
+/// Gives one of the children of `process` to `to`, and returns it; `None`: there
+/// is none.
+pub fn reparent_child(process: u32, to: u32) -> Option<Arc<Process>> {
     let mut table = TABLE.lock();
-    loop {
-        let child = table.get(process).map_or(0, |entry| entry.first_child);
-        if child == 0 {
-            return;
-        }
-        table.unlink(process, child);
-        table.link(to, child);
-        if let Some(child) = table.get(child).and_then(|entry| entry.process.as_ref()) {
-            child.parent.store(to, Ordering::Relaxed);
-            each(child);
-        }
+    let number = table.get(process).map_or(0, |entry| entry.first_child);
+    if number == 0 {
+        return None;
     }
+    table.unlink(process, number);
+    table.link(to, number);
+    let child = table.get(number)?.process.as_ref()?;
+    child.parent.store(to, Ordering::Relaxed);
+    Some(child.clone())
+}
+
+/// The parent of `process`. Who gives it another parent does so before or after
+/// this, and sees in the second case what the caller did before.
+pub fn parent(process: &Process) -> Option<Arc<Process>> {
+    let table = TABLE.lock();
+    table.get(process.parent_pid())?.process.clone()
 }
 
 /// The process numbered `pid`, zombies included.

@@ -10,7 +10,7 @@ use mm::{CpuSet, Errno};
 
 use super::futex;
 use super::process::Process;
-use super::sched::Admission;
+use super::sched::{self, Admission};
 use super::signal::{Pending, SigSet};
 use super::timer::TimerSlot;
 use crate::arch::context::Context;
@@ -99,8 +99,10 @@ pub struct Thread {
 
     /// One of [`state`]; written by the thread itself and by its waker.
     pub(super) state: AtomicU32,
-    /// Running or in the run queue. Guarded by the scheduler's lock.
+    /// Running or in a run queue. Guarded by the scheduler's lock.
     pub(super) on_queue: AtomicBool,
+    /// The CPU where it runs, whose queue it is in, or where it ran last. Likewise.
+    pub(super) cpu: AtomicUsize,
     /// Registers and kernel stack. Touched only by [`super::sched`], which
     /// holds its lock, and by the thread itself.
     context: UnsafeCell<Context>,
@@ -166,6 +168,7 @@ impl Thread {
             name: IrqMutex::new(name),
             state: AtomicU32::new(state::UNINTERRUPTIBLE),
             on_queue: AtomicBool::new(false),
+            cpu: AtomicUsize::new(cpu::id()),
             context: UnsafeCell::new(context),
             affinity: AtomicU64::new(u64::MAX),
             timer: TimerSlot::new(),
@@ -256,11 +259,6 @@ impl Thread {
         self.signal_work.load(Ordering::SeqCst)
     }
 
-    /// Sets the CPUs it may run on.
-    pub fn set_affinity(&self, cpus: CpuSet) {
-        self.affinity.store(cpus.0, Ordering::Relaxed);
-    }
-
     /// The mask that comes back when the call that replaced it is over.
     pub fn saved_mask(&self) -> IrqGuard<'_, Option<SigSet>> {
         self.saved_mask.lock()
@@ -298,13 +296,7 @@ impl Thread {
 
     /// Nanoseconds of CPU time used so far.
     pub fn cpu_time(&self) -> u64 {
-        let used = self.cpu_time.load(Ordering::Relaxed);
-        if self.state.load(Ordering::Relaxed) == state::RUNNING && cpu::thread() == core::ptr::from_ref(self) as usize {
-            let now = crate::arch::time::monotonic_ns();
-            used + now.saturating_sub(self.running_since.load(Ordering::Relaxed))
-        } else {
-            used
-        }
+        sched::cpu_time(self)
     }
 
     /// The registers' place, for the scheduler.

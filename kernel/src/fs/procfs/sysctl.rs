@@ -1,8 +1,8 @@
 //! The settings in `/proc/sys`.
 
 use mm::{Errno, Overcommit};
-use spin::Mutex;
 
+use crate::arch::irq::Mutex;
 use crate::fs::channel;
 use crate::fs::page::Text;
 use crate::fs::table::MAX_DESCRIPTORS;

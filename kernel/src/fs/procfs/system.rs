@@ -2,6 +2,7 @@
 
 use mm::{Errno, FrameKind, PAGE_SIZE};
 
+use crate::arch::cpu;
 use crate::arch::time::monotonic_ns;
 use crate::fs::page::Text;
 use crate::memory::memory;
@@ -96,8 +97,7 @@ fn mem_info(text: &mut Text) -> Result<(), Errno> {
 }
 
 fn cpu_info(text: &mut Text) -> Result<(), Errno> {
-    use mm::Platform;
-    for cpu in 0..memory().platform().cpu_count() {
+    for cpu in 0..cpu::count() {
         text.put(format_args!(
             "processor\t: {cpu}\nvendor_id\t: GenuineIntel\nmodel name\t: QEMU virtual CPU\n\
              flags\t\t: fpu tsc msr pae cx8 apic sep pge cmov pat clflush mmx fxsr sse sse2 \
@@ -110,7 +110,11 @@ fn cpu_info(text: &mut Text) -> Result<(), Errno> {
 fn stat(text: &mut Text) -> Result<(), Errno> {
     let uptime = monotonic_ns() / 1_000_000_000;
     let booted = crate::arch::time::realtime_ns() / 1_000_000_000 - uptime;
-    text.put(format_args!("cpu  0 0 0 {0} 0 0 0 0 0 0\ncpu0 0 0 0 {0} 0 0 0 0 0 0\n", uptime * 100))?;
+    let cpus = cpu::count();
+    text.put(format_args!("cpu  0 0 0 {} 0 0 0 0 0 0\n", uptime * 100 * cpus as u64))?;
+    for cpu in 0..cpus {
+        text.put(format_args!("cpu{cpu} 0 0 0 {} 0 0 0 0 0 0\n", uptime * 100))?;
+    }
     text.put(format_args!("intr 0\nctxt 0\nbtime {booted}\n"))?;
     text.put(format_args!("processes {}\nprocs_running 1\nprocs_blocked 0\n", table::process_count()))
 }

@@ -8,9 +8,9 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use alloc::sync::Arc;
 use mm::Errno;
-use spin::Mutex;
 
 use super::index::{Entry, Index};
+use crate::arch::irq::Mutex;
 use crate::fs::dentry::Dentry;
 use crate::fs::file::{DirEntry, File, FileOps, Seek};
 use crate::fs::inode::Body;

@@ -15,13 +15,13 @@ mod regular;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::Errno;
-use spin::Mutex;
 
 pub use directory::{Directory, DirectoryFile, emit_dots};
 pub use regular::{Regular, RegularFile, Seals, space_limit};
 
 use super::dentry::{Dentry, NAME_MAX, copy_bytes};
 use super::inode::{Body, FileSystem, Inode, S_IFDIR, S_IFLNK, S_IFREG};
+use crate::arch::irq::Mutex;
 
 /// Held while the tree changes.
 static CHANGES: Mutex<()> = Mutex::new(());

@@ -181,8 +181,13 @@ pub(in crate::task) fn begin_exit(process: &Process, state: &mut State, status: 
 /// Called with the process's `state` locked.
 pub(in crate::task) fn alert(thread: &Arc<Thread>, states: u32) {
     thread.signal_work.store(true, Ordering::SeqCst);
-    if !sched::wake(thread, states) && try_current().is_some_and(|current| core::ptr::eq(&*current, &**thread)) {
+    if sched::wake(thread, states) {
+        return;
+    }
+    if try_current().is_some_and(|current| core::ptr::eq(&*current, &**thread)) {
         cpu::set_return_work();
+    } else {
+        sched::kick(thread);
     }
 }
 
