@@ -31,6 +31,9 @@ pub struct TestArgs {
     /// Only start machines with this firmware, bios or uefi
     #[arg(long)]
     firmware: Option<String>,
+    /// Give every machine so many CPUs, rather than what each test asks for
+    #[arg(long)]
+    cpus: Option<u32>,
     /// Seconds that the fuzzer runs in the guest
     #[arg(long, default_value_t = 60)]
     fuzz: u64,
@@ -65,6 +68,9 @@ const MATRIX: [Machine; 4] = [
     Machine { firmware: "uefi", cpus: 1 },
     Machine { firmware: "uefi", cpus: 2 },
 ];
+
+const TWO_CPUS: Machine = Machine { firmware: "bios", cpus: 2 };
+const FOUR_CPUS: Machine = Machine { firmware: "bios", cpus: 4 };
 
 /// A program with all that it is given.
 #[derive(Clone, Debug)]
@@ -225,8 +231,12 @@ const NEWEST_SELFTESTS: [(&str, &[&str]); 7] = [
 fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>> {
     let mut tests = Vec::new();
     let mut add = |name: &str, program: &Program, machine: Machine, expect: Expect| {
+        let machine = Machine { cpus: args.cpus.unwrap_or(machine.cpus), ..machine };
         let name = format!("{name} [{}, {} CPU]", machine.firmware, machine.cpus);
-        tests.push(Test { name, program: program.clone(), machine, expect });
+        // With `--cpus`, machines that differ in their CPUs only are the same.
+        if !tests.iter().any(|test: &Test| test.name == name) {
+            tests.push(Test { name, program: program.clone(), machine, expect });
+        }
     };
 
     // The long ones first, so that they do not come alone at the end.
@@ -255,6 +265,7 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
         add("tour", &tour, machine, Expect::Succeeds);
         add("threads in Rust", &threads, machine, Expect::Same);
     }
+    add("threads in Rust", &threads, FOUR_CPUS, Expect::Same);
     let fixed_threads = Program { path: places.build.join("exec/threads"), ..threads.clone() };
     add("threads in Rust at a fixed address", &fixed_threads, BIOS, Expect::Same);
 
@@ -274,6 +285,14 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
             }
             let program = Program::new(places.build.join("c").join(libc).join(name), &[]);
             add(&format!("{name} with {libc}"), &program, BIOS, Expect::Same);
+            if ["threads", "futexes", "signals", "processes"].contains(&name) {
+                add(&format!("{name} with {libc}"), &program, FOUR_CPUS, Expect::Same);
+            }
+        }
+        let several = Program::new(places.build.join("c").join(libc).join("smp"), &[]);
+        for machine in [TWO_CPUS, FOUR_CPUS] {
+            let shown = vec!["at the same time: ok", "stale translations: ok", "children: ok"];
+            add(&format!("what takes several CPUs with {libc}"), &several, machine, Expect::Shows(0, shown));
         }
     }
 
