@@ -311,6 +311,26 @@ static void children(void) {
     CHECK(sigprocmask(SIG_UNBLOCK, &set, NULL) == 0);
 }
 
+// A call that a signal from elsewhere interrupts ends with nothing but `EINTR`.
+static void interrupted_calls(void) {
+    struct sigaction action = {.sa_handler = on_signal};
+    CHECK(sigaction(SIGCHLD, &action, NULL) == 0);
+    for (int round = 0; round < 1000; round++) {
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            _exit(0);
+        }
+        int status;
+        pid_t found;
+        do {
+            found = waitpid(-1, &status, 0);
+        } while (found == -1 && errno == EINTR);
+        CHECK(found == child && status == 0);
+    }
+    CHECK(signal(SIGCHLD, SIG_DFL) != SIG_ERR);
+}
+
 static void run(const char *name, void (*test)(void)) {
     test();
     printf("%s: ok\n", name);
@@ -333,5 +353,6 @@ int main(int argc, char **argv) {
     run("spinning threads end", spinning_threads_end);
     run("signals elsewhere", signals_elsewhere);
     run("children", children);
+    run("interrupted calls", interrupted_calls);
     return 0;
 }

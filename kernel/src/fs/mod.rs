@@ -75,5 +75,5 @@ fn send_sigpipe() {
 
 /// Whether the current thread has a signal to see to.
 fn signal_pending() -> bool {
-    current().has_signal_work()
+    current().is_interrupted()
 }

@@ -254,8 +254,8 @@ impl Thread {
         CpuSet(self.affinity.load(Ordering::Relaxed))
     }
 
-    /// Whether an interruptible sleep must end.
-    pub fn has_signal_work(&self) -> bool {
+    /// Whether it has to look at its signals before it returns to user mode.
+    pub(super) fn has_signal_work(&self) -> bool {
         self.signal_work.load(Ordering::SeqCst)
     }
 
@@ -315,6 +315,17 @@ pub struct Current {
 }
 
 impl Current {
+    /// Whether an interruptible sleep must end, or a call. Who sends a signal to
+    /// a thread that runs makes it look first, and tells its CPU then; a call that
+    /// ends in between must not return past the signal, so this tells the CPU too.
+    pub fn is_interrupted(self) -> bool {
+        let work = self.has_signal_work();
+        if work {
+            cpu::set_return_work();
+        }
+        work
+    }
+
     /// A reference that outlives this code, to be given to others.
     pub fn to_arc(self) -> Arc<Thread> {
         // SAFETY: the pointer came from `Arc::as_ptr` (see `sched::install`), and

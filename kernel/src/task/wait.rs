@@ -18,7 +18,7 @@ use alloc::sync::Arc;
 use mm::Errno;
 
 use super::sched;
-use super::thread::{Thread, current, state};
+use super::thread::{Current, Thread, current, state};
 use super::timer::{self, NEVER};
 use crate::arch::irq::IrqMutex;
 use crate::arch::time;
@@ -215,7 +215,7 @@ pub(super) fn sleep<T>(
         if let Some(value) = condition() {
             break Ok(Some(value));
         }
-        if interrupted(&thread, kind) {
+        if interrupted(thread, kind) {
             break Err(ERESTARTSYS);
         }
         if deadline != NEVER {
@@ -234,10 +234,10 @@ pub(super) fn sleep<T>(
 }
 
 /// Whether a sleep of this kind must not begin or go on.
-fn interrupted(thread: &Thread, kind: u32) -> bool {
+fn interrupted(thread: Current, kind: u32) -> bool {
     match kind {
-        state::INTERRUPTIBLE => thread.has_signal_work(),
-        state::KILLABLE => thread.has_signal_work() && thread.process().is_exiting(),
+        state::INTERRUPTIBLE => thread.is_interrupted(),
+        state::KILLABLE => thread.is_interrupted() && thread.process().is_exiting(),
         _ => false,
     }
 }

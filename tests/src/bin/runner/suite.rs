@@ -285,13 +285,13 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
             }
             let program = Program::new(places.build.join("c").join(libc).join(name), &[]);
             add(&format!("{name} with {libc}"), &program, BIOS, Expect::Same);
-            if ["threads", "futexes", "signals", "processes"].contains(&name) {
+            if ["threads", "futexes", "processes"].contains(&name) {
                 add(&format!("{name} with {libc}"), &program, FOUR_CPUS, Expect::Same);
             }
         }
         let several = Program::new(places.build.join("c").join(libc).join("smp"), &[]);
         for machine in [TWO_CPUS, FOUR_CPUS] {
-            let shown = vec!["at the same time: ok", "stale translations: ok", "children: ok"];
+            let shown = vec!["at the same time: ok", "stale translations: ok", "interrupted calls: ok"];
             add(&format!("what takes several CPUs with {libc}"), &several, machine, Expect::Shows(0, shown));
         }
     }
