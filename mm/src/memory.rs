@@ -219,13 +219,23 @@ impl<P: Platform> Memory<P> {
         let order = frame.order();
         let pfn = frame.into_raw();
         debug_assert!(self.frame(pfn).refcount() <= 1, "{pfn:?} is still referenced");
-        // In host tests, the use of a frame after it was freed shall show.
-        #[cfg(any(test, feature = "sim"))]
         // SAFETY: the block is owned, and nothing uses it any more.
-        unsafe {
-            self.page_ptr(pfn).write_bytes(0xa5, PAGE_SIZE << order);
-        }
+        unsafe { self.spoil(pfn, order) };
         self.frames.free(self.platform.current_cpu(), pfn, order);
+    }
+
+    /// In host tests, the use of a frame after it was freed shall show.
+    ///
+    /// # Safety
+    ///
+    /// The block is the caller's, and its contents are not needed any more.
+    #[inline]
+    unsafe fn spoil(&self, _pfn: Pfn, _order: u8) {
+        #[cfg(any(test, feature = "sim"))]
+        // SAFETY: as the caller promises.
+        unsafe {
+            self.page_ptr(_pfn).write_bytes(0xa5, PAGE_SIZE << _order);
+        }
     }
 
     /// A number for an address space that none had before; not 0.
@@ -249,14 +259,15 @@ impl<P: Platform> Memory<P> {
     }
 
     /// [`put`](Self::put) for each of many frames.
+    #[inline]
     pub(crate) fn put_all(&self, pfns: &[Pfn]) {
-        let frames = self.frames();
-        for &pfn in pfns {
-            if frames.get(pfn).release() {
-                // SAFETY: that was the last reference, so nobody else has one to the
-                // block, and it may as well be said to be ours.
-                self.free(unsafe { OwnedFrame::from_raw(pfn, frames.get(pfn).order()) });
-            }
+        match *pfns {
+            [] => {}
+            [pfn] => self.put(pfn),
+            _ => self.frames.put_all(self.platform.current_cpu(), pfns, |pfn, order| {
+                // SAFETY: that was the last reference to the block.
+                unsafe { self.spoil(pfn, order) };
+            }),
         }
     }
 

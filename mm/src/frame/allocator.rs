@@ -76,8 +76,8 @@ impl KindCounts {
     }
 }
 
-/// What one CPU keeps to itself.
-#[repr(align(64))]
+/// What one CPU keeps to itself. Caches fetch lines in pairs.
+#[repr(align(128))]
 struct Cpu {
     lists: SpinLock<CpuLists, { rank::FRAME_LISTS }>,
     /// Allocations less releases made through `lists`, whose lock guards it:
@@ -223,13 +223,40 @@ impl FrameAllocator {
         if order == 0
             && let Some(mut lists) = cpu.lists.try_lock()
         {
-            frame.refcount.store(0, Ordering::Relaxed);
-            frame.set_state(FrameKind::Free, 0, 0);
-            cpu.in_use.add(kind, -1);
-            self.push(&mut lists, index, frame);
-            return;
+            return self.free_single(cpu, &mut lists, index, frame, kind);
         }
         self.free_block(index, kind, order);
+    }
+
+    /// Takes a reference away from each of many frames. Those of which it was the
+    /// last are freed, after `last` was told.
+    #[inline]
+    pub(crate) fn put_all(&self, cpu: usize, pfns: &[Pfn], last: impl Fn(Pfn, u8)) {
+        let records = self.table.frames();
+        let cpu = self.cpu(cpu);
+        let mut lists = cpu.lists.try_lock();
+        for &pfn in pfns {
+            let frame = records.get(pfn);
+            if !frame.release() {
+                continue;
+            }
+            let order = frame.order();
+            last(pfn, order);
+            let (index, kind) = (records.index(pfn), check_freed(pfn, frame, order));
+            match &mut lists {
+                Some(lists) if order == 0 => self.free_single(cpu, lists, index, frame, kind),
+                _ => self.free_block(index, kind, order),
+            }
+        }
+    }
+
+    /// Puts a frame that was of that kind on the lists of `cpu`.
+    #[inline]
+    fn free_single(&self, cpu: &Cpu, lists: &mut CpuLists, index: u32, frame: &Frame, kind: FrameKind) {
+        frame.refcount.store(0, Ordering::Relaxed);
+        frame.set_state(FrameKind::Free, 0, 0);
+        cpu.in_use.add(kind, -1);
+        self.push(lists, index, frame);
     }
 
     /// Puts a free frame on the list in use, for which there is room afterwards.

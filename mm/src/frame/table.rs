@@ -101,4 +101,10 @@ impl Frames<'_> {
     pub(crate) fn get(&self, pfn: Pfn) -> &Frame {
         self.table.frame(pfn)
     }
+
+    /// The number of `pfn`'s record, for a frame inside.
+    #[inline]
+    pub(super) fn index(&self, pfn: Pfn) -> u32 {
+        self.table.index(pfn)
+    }
 }

@@ -164,6 +164,7 @@ impl PageTables {
     /// Removes the translations of `start..end` (page aligned) from the TLBs of
     /// all CPUs that may use some, and waits until they are gone. Other CPUs
     /// find out when they load the root again. Counts as `reason` if there are any.
+    #[inline(always)]
     pub fn flush<P: Platform>(&self, mem: &Memory<P>, start: usize, end: usize, reason: Event) {
         if start >= end {
             return;

@@ -354,6 +354,7 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// A new private frame with the contents of `pfn`, which the caller has a
     /// reference to.
+    #[inline(always)]
     fn copy_of(&self, pfn: Pfn) -> Result<OwnedFrame, FaultError> {
         let copy = self.mem.alloc(FrameKind::Anon, 0)?;
         // SAFETY: both are whole pages of the direct map; the new one is owned,
