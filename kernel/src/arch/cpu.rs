@@ -97,6 +97,7 @@ impl Cpu {
     }
 
     /// Number of the CPU, from 0.
+    #[inline]
     pub fn id(&self) -> usize {
         self.id
     }
@@ -164,6 +165,7 @@ pub unsafe fn install(cpu: &'static Cpu) {
 
 /// The data of the current CPU. Another one's after the calling thread slept,
 /// so not to be kept across that.
+#[inline]
 pub fn current() -> &'static Cpu {
     let this: usize;
     // SAFETY: reads the `this` field of the `Cpu` that GS points to.

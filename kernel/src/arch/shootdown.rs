@@ -17,11 +17,12 @@ use core::hint;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
-use mm::{CpuFlush, CpuSet, PAGE_SIZE, TlbFlush};
+use mm::{CpuFlush, CpuSet, PAGE_SIZE, PhysAddr, TlbFlush};
 use x86_64::VirtAddr;
 use x86_64::instructions::tlb;
 
-use super::{apic, cpu, irq, paging};
+use super::cpu::{self, Cpu};
+use super::{apic, irq, paging};
 
 /// What is to be flushed.
 #[derive(Clone, Debug)]
@@ -59,10 +60,13 @@ impl Mailbox {
 /// Executes `flush` on all `targets` that use the address space.
 #[inline(always)]
 pub fn flush_space(targets: CpuSet, flush: TlbFlush) {
-    if cpu::count() != 1 {
-        run(targets, Request::Space(flush));
-    } else if targets.contains(0) {
-        execute(flush);
+    let this = cpu::current();
+    if targets == CpuSet::single(this.id()) {
+        execute(this, flush);
+    } else {
+        // Registers hold that; in memory, it would have to be there in the other case too.
+        let TlbFlush { root, context, generation, start, end, full } = flush;
+        run_space(targets, root, (context, generation), start..end, full);
     }
 }
 
@@ -72,6 +76,16 @@ pub fn flush_kernel(range: Range<usize>) {
 }
 
 #[cold]
+fn run_space(
+    targets: CpuSet,
+    root: PhysAddr,
+    (context, generation): (u64, u64),
+    Range { start, end }: Range<usize>,
+    full: bool,
+) {
+    run(targets, Request::Space(TlbFlush { root, context, generation, start, end, full }));
+}
+
 fn run(targets: CpuSet, request: Request) {
     let enabled = irq::are_enabled();
     irq::disable();
@@ -88,7 +102,7 @@ fn run(targets: CpuSet, request: Request) {
         }
     }
     if targets.contains(this.id()) {
-        perform(&request);
+        perform(this, &request);
     }
     while mailbox.awaited.load(Ordering::Acquire) != 0 {
         poll();
@@ -122,23 +136,23 @@ fn answer() {
     for asker in askers.iter().filter_map(cpu::get) {
         let mailbox = asker.mailbox();
         // SAFETY: this CPU is among those that the asker awaits.
-        perform(unsafe { &*mailbox.request.get() });
+        perform(this, unsafe { &*mailbox.request.get() });
         mailbox.awaited.fetch_and(!(1 << this.id()), Ordering::Release);
     }
 }
 
-fn perform(request: &Request) {
+fn perform(this: &Cpu, request: &Request) {
     match request {
-        Request::Space(flush) => execute(*flush),
+        Request::Space(flush) => execute(this, *flush),
         Request::Kernel(range) => paging::flush_kernel_pages(range.clone()),
     }
     fence(Ordering::SeqCst);
 }
 
-/// Executes `flush` on this CPU, if it has the address space loaded.
+/// Executes `flush` on `this`, the current CPU, if it has the address space loaded.
 #[inline(always)]
-fn execute(flush: TlbFlush) {
-    match cpu::current().tlb().flush(&flush) {
+fn execute(this: &Cpu, flush: TlbFlush) {
+    match this.tlb().flush(&flush) {
         CpuFlush::Nothing => {}
         CpuFlush::Pages => {
             for page in (flush.start..flush.end).step_by(PAGE_SIZE) {

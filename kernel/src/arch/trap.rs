@@ -212,6 +212,8 @@ fn handle_page_fault(frame: &mut TrapFrame, code: u64) {
     irq::disable();
 }
 
+/// Apart from [`handle_trap`], so that page faults need not save what this uses.
+#[inline(never)]
 fn handle_interrupt(vector: u8, from_user: bool) {
     match vector {
         TIMER_VECTOR => {

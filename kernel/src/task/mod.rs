@@ -82,6 +82,7 @@ fn resolve(process: &Process, addr: usize, code: PageFaultCode) -> Result<(), Fa
 }
 
 /// Any other exception of a user program: raises the signal.
+#[cold]
 pub fn user_exception(frame: &mut TrapFrame, vector: u8, code: u64) {
     let at = frame.rip as usize;
     let kernel = SigInfo::kernel;
