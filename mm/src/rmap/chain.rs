@@ -3,6 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use super::{AnonVma, Avc, interval};
+use crate::addr::{PAGE_SIZE, PageRange};
 use crate::errno::OutOfMemory;
 use crate::flags::VmaFlags;
 use crate::memory::{Arenas, Memory};
@@ -83,7 +84,7 @@ pub(crate) fn prepare<P: Platform>(memory: &Memory<P>, vma: Ref<Vma>) -> Result<
 fn prepare_first<P: Platform>(memory: &Memory<P>, vma: Ref<Vma>) -> Result<(), OutOfMemory> {
     let arenas = &memory.arenas;
     let avc = arenas.avcs.alloc(memory)?;
-    let shared = neighbours_anon_vma(vma);
+    let shared = neighbours_anon_vma(vma, vma.prev(), vma.next());
     let fresh = match shared {
         Some(_) => None,
         None => match arenas.anon_vmas.alloc(memory) {
@@ -121,12 +122,18 @@ fn prepare_first<P: Platform>(memory: &Memory<P>, vma: Ref<Vma>) -> Result<(), O
 }
 
 /// Gives `to`, which has no anon_vma, that of a neighbour or one of its own, as for
-/// [`prepare`], so that pages of `from` can be put into it. Calls `put`, with what pages
-/// of `to` have as their mapping, while nobody can walk from the pages of either VMA.
+/// [`prepare`], so that the pages of `from` in `source` can be put into it. Calls `put`,
+/// with what pages of `to` have as their mapping, while nobody can walk from the pages
+/// of either VMA.
+///
+/// Where `source` is next to `to`, that is no neighbour: it is about to go, or to be empty.
 ///
 /// Draws [`Needs::CHAIN`](crate::vma::Needs::CHAIN).
-pub(crate) fn attach(spares: &mut Spares, from: Ref<Vma>, to: Ref<Vma>, put: impl FnOnce(usize)) {
-    let anon_vma = neighbours_anon_vma(to).unwrap_or_else(|| {
+pub(crate) fn attach(spares: &mut Spares, from: Ref<Vma>, source: PageRange, to: Ref<Vma>, put: impl FnOnce(usize)) {
+    let stays = |at: usize, vma: &Ref<Vma>| *vma != from || !source.contains(at);
+    let next = to.next().filter(|next| stays(to.end(), next));
+    let prev = to.prev().filter(|prev| stays(to.start().wrapping_sub(PAGE_SIZE), prev));
+    let anon_vma = neighbours_anon_vma(to, prev, next).unwrap_or_else(|| {
         let fresh = spares.anon_vma();
         AnonVma::init(fresh, None, None);
         fresh
@@ -151,10 +158,11 @@ pub(crate) fn is_forked(vma: &Vma) -> bool {
     !vma.has_short_chain() || vma.anon_vma().is_some_and(|anon_vma| anon_vma.children() > 1)
 }
 
-/// The anon_vma of an adjacent VMA, if `vma` may share it.
-fn neighbours_anon_vma(vma: Ref<Vma>) -> Option<Ref<AnonVma>> {
-    let of_next = vma.next().filter(|next| may_share(&vma, next)).and_then(|next| shareable(&next));
-    of_next.or_else(|| vma.prev().filter(|prev| may_share(prev, &vma)).and_then(|prev| shareable(&prev)))
+/// The anon_vma of the VMA before or the one after, if that is adjacent and `vma` may
+/// share it.
+fn neighbours_anon_vma(vma: Ref<Vma>, prev: Option<Ref<Vma>>, next: Option<Ref<Vma>>) -> Option<Ref<AnonVma>> {
+    let of_next = next.filter(|next| may_share(&vma, next)).and_then(|next| shareable(&next));
+    of_next.or_else(|| prev.filter(|prev| may_share(prev, &vma)).and_then(|prev| shareable(&prev)))
 }
 
 /// Whether two VMAs, one before the other, differ at most in what `mprotect` can change.

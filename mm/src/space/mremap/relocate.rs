@@ -126,7 +126,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         let frames = self.mem.frames();
         // From an address to the index at the new one; it may wrap on the way.
         let offset = to.pgoff().wrapping_sub(source.start() >> PAGE_SHIFT);
-        rmap::attach(spares, from, to, |mapping| {
+        rmap::attach(spares, from, source, to, |mapping| {
             let mut pages = 0;
             self.tables.visit_runs(self.mem, source, |run| {
                 for (addr, slot) in run.slots() {

@@ -330,6 +330,41 @@ fn with_dontunmap_the_source_stays_empty_and_apart() {
 }
 
 #[test]
+fn beside_its_own_old_place_it_joins_its_new_neighbours() {
+    // That it was next to has the anon_vma that it leaves, and is about to go or to be empty.
+    for (kept, after, before) in [
+        (0, "[0-10 rw-p][20-25 rw-p]", "[0-5 rw-p][15-25 rw-p]"),
+        (DONTUNMAP, "[0-10 rw-p][10-15 rw-p][20-25 rw-p]", "[0-5 rw-p][10-15 rw-p][15-25 rw-p]"),
+    ] {
+        for (to, map) in [(BASE + LEN, after), (BASE + 3 * LEN, before)] {
+            with_process(|p| {
+                for place in [0, 2, 4] {
+                    p.put(BASE + place * LEN, Faulted);
+                }
+                assert_eq!(p.remap(BASE + 2 * LEN, LEN, MOVE | MUST | kept, to), Ok(to));
+                assert_eq!(p.map(BASE), map);
+                p.assert_filled(to, 5);
+                p.assert_filled(BASE, 5);
+                p.assert_filled(BASE + 4 * LEN, 5);
+            });
+        }
+    }
+}
+
+#[test]
+fn beside_the_rest_of_its_own_mapping_it_becomes_a_part_of_that_again() {
+    // [.....][rrrrr sssss]  ->  [sssss rrrrr]: what it leaves is not in between.
+    with_process(|p| {
+        p.map_at(TARGET + LEN, 10);
+        p.fill(TARGET + LEN, 10);
+        assert_eq!(p.remap(TARGET + 2 * LEN, LEN, MOVE | MUST, TARGET), Ok(TARGET));
+        assert_eq!(p.map(BASE), "[5-15 rw-p]");
+        assert_eq!(p.read(TARGET), Ok(6));
+        p.assert_filled(TARGET + LEN, 5);
+    });
+}
+
+#[test]
 fn what_is_at_the_target_goes() {
     with_process(|p| {
         p.map_at(BASE, 15);
