@@ -120,6 +120,7 @@ pub use memory::{Event, Memory, Overcommit, PhysRange, Sysctl};
 pub use object::{MAX_OBJECT_SIZE, ObjectError, ObjectName, ObjectRef};
 pub use paging::{CpuFlush, CpuTlb, RootLoad};
 pub use platform::{CpuSet, MAX_CPUS, PhysAddr, Platform, TlbFlush};
+pub use slab::SlabInfo;
 #[cfg(any(test, feature = "sim"))]
 pub use space::verify_all;
 pub use space::{

@@ -13,7 +13,7 @@ use crate::frame::{Frame, FrameAllocator, FrameKind, Frames, InitError, OwnedFra
 use crate::object::Object;
 use crate::platform::{PhysAddr, Platform};
 use crate::rmap::{AnonVma, Avc};
-use crate::slab::Arena;
+use crate::slab::{Arena, SlabInfo};
 use crate::vma::Vma;
 
 mod events;
@@ -315,6 +315,18 @@ impl<P: Platform> Memory<P> {
     /// Frames that are free.
     pub fn free_frames(&self) -> usize {
         self.frames.count(FrameKind::Free)
+    }
+
+    /// The objects that the crate allocates for itself: VMAs, and what the reverse
+    /// mapping of anonymous pages is made of. What `/proc/slabinfo` shows.
+    pub fn slabs(&self) -> [SlabInfo; 4] {
+        let Arenas { objects, vmas, avcs, anon_vmas } = &self.arenas;
+        [
+            vmas.info("vm_area_struct"),
+            anon_vmas.info("anon_vma"),
+            avcs.info("anon_vma_chain"),
+            objects.info("address_space"),
+        ]
     }
 
     /// Frames of one kind. While others allocate and free, the figure is

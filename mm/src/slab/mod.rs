@@ -117,6 +117,23 @@ unsafe impl<T: Sync> Send for Ref<T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for Ref<T> {}
 
+/// How many objects there are of one type that the crate allocates for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SlabInfo {
+    /// What Linux calls such objects.
+    pub name: &'static str,
+    /// Objects in use.
+    pub in_use: usize,
+    /// Objects that there is memory for.
+    pub total: usize,
+    /// Bytes of one.
+    pub size: usize,
+    /// Objects in one piece of memory.
+    pub per_chunk: usize,
+    /// Pages of one piece of memory.
+    pub chunk_pages: usize,
+}
+
 /// Objects of one type, carved from frames.
 ///
 /// An object starts out as `T::default()` when its slot is first made, and is
@@ -211,10 +228,21 @@ impl<T: Default + Sync> Arena<T> {
     }
 
     /// Objects handed out, reserved ones included.
-    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn in_use(&self) -> usize {
         let free = self.free.lock();
         self.slots.load(Ordering::Relaxed) - free.len
+    }
+
+    /// What there is of them, under a name.
+    pub(crate) fn info(&self, name: &'static str) -> SlabInfo {
+        SlabInfo {
+            name,
+            in_use: self.in_use(),
+            total: self.slots.load(Ordering::Relaxed),
+            size: size_of::<Slot<T>>(),
+            per_chunk: Self::CHUNK_SLOTS,
+            chunk_pages: 1 << Self::CHUNK_ORDER,
+        }
     }
 
     /// Cuts a new chunk into free slots.

@@ -41,6 +41,9 @@ fn objects_are_distinct_and_reused() {
         })
         .collect();
     assert_eq!(arena.in_use(), 500);
+    let info = arena.info("thing");
+    assert_eq!((info.name, info.in_use, info.per_chunk, info.chunk_pages), ("thing", 500, PAGE_SIZE / 96, 1));
+    assert_eq!(info.total, 500usize.next_multiple_of(PAGE_SIZE / 96));
     for (number, thing) in all.iter().enumerate() {
         assert_eq!(thing.number.load(Ordering::Relaxed), number);
     }

@@ -1,6 +1,6 @@
 //! The files in `/proc` that are about the machine.
 
-use mm::{Errno, FrameKind, PAGE_SIZE};
+use mm::{Errno, Event, FrameKind, PAGE_SIZE};
 
 use crate::arch::cpu;
 use crate::arch::time::monotonic_ns;
@@ -26,6 +26,10 @@ pub enum SystemFile {
     Uptime,
     /// `version`
     Version,
+    /// `vmstat`
+    VmStat,
+    /// `slabinfo`
+    SlabInfo,
     /// `cmdline`: empty, the kernel has none.
     CommandLine,
 }
@@ -58,6 +62,8 @@ impl SystemFile {
             SystemFile::Version => {
                 text.put(format_args!("{} version {} {}\n", misc::OS_TYPE, misc::RELEASE, misc::VERSION))
             }
+            SystemFile::VmStat => vm_stat(text),
+            SystemFile::SlabInfo => slab_info(text),
             SystemFile::CommandLine => text.push(b"\n"),
         })
     }
@@ -94,6 +100,44 @@ fn mem_info(text: &mut Text) -> Result<(), Errno> {
     text.put(format_args!("HugePages_Total:   {:5}\n", 0))?;
     text.put(format_args!("HugePages_Free:    {:5}\n", 0))?;
     text.put(format_args!("Hugepagesize:   {:8} kB\n", 2048))
+}
+
+/// What there is of Linux's: kinds of pages, and then what happened, which is this
+/// kernel's own: faults by their locks, shootdowns, relocations.
+fn vm_stat(text: &mut Text) -> Result<(), Errno> {
+    let memory = memory();
+    let of = |kind| memory.count_frames(kind);
+    let pages = [
+        ("nr_free_pages", memory.free_frames()),
+        ("nr_anon_pages", of(FrameKind::Anon)),
+        ("nr_file_pages", of(FrameKind::Object)),
+        ("nr_shmem", of(FrameKind::Object)),
+        ("nr_slab_unreclaimable", of(FrameKind::Slab)),
+        ("nr_page_table_pages", of(FrameKind::Table)),
+    ];
+    for (name, pages) in pages {
+        text.put(format_args!("{name} {pages}\n"))?;
+    }
+    for event in Event::ALL {
+        text.put(format_args!("{} {}\n", event.name(), memory.events(event)))?;
+    }
+    Ok(())
+}
+
+fn slab_info(text: &mut Text) -> Result<(), Errno> {
+    text.push(
+        b"slabinfo - version: 2.1\n\
+          # name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> \
+          : tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>\n",
+    )?;
+    for slab in memory().slabs() {
+        let chunks = slab.total.div_ceil(slab.per_chunk);
+        text.put(format_args!(
+            "{:<17} {:6} {:6} {:6} {:4} {:4} : tunables    0    0    0 : slabdata {chunks:6} {chunks:6}      0\n",
+            slab.name, slab.in_use, slab.total, slab.size, slab.per_chunk, slab.chunk_pages
+        ))?;
+    }
+    Ok(())
 }
 
 fn cpu_info(text: &mut Text) -> Result<(), Errno> {

@@ -78,18 +78,20 @@ pub enum Node {
 
 type Entry = (&'static str, Node);
 
-const ROOT: [Entry; 12] = [
+const ROOT: [Entry; 14] = [
     ("cpuinfo", Node::System(SystemFile::CpuInfo)),
     ("filesystems", Node::System(SystemFile::FileSystems)),
     ("loadavg", Node::System(SystemFile::LoadAverage)),
     ("meminfo", Node::System(SystemFile::MemInfo)),
     ("mounts", Node::MountsLink),
     ("self", Node::SelfLink),
+    ("slabinfo", Node::System(SystemFile::SlabInfo)),
     ("stat", Node::System(SystemFile::Stat)),
     ("sys", Node::Sys),
     ("thread-self", Node::ThreadSelfLink),
     ("uptime", Node::System(SystemFile::Uptime)),
     ("version", Node::System(SystemFile::Version)),
+    ("vmstat", Node::System(SystemFile::VmStat)),
     ("cmdline", Node::System(SystemFile::CommandLine)),
 ];
 
