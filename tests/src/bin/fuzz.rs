@@ -194,7 +194,7 @@ impl Round {
             }
             libc::SYS_munmap => [addr, len, 0, 0, 0, 0],
             libc::SYS_mprotect => [addr, len, self.random.below(8), 0, 0, 0],
-            libc::SYS_mremap => [addr, len, self.length(), self.random.below(8), self.address(), 0],
+            libc::SYS_mremap => [addr, len, self.length(), self.random.below(32), self.address(), 0],
             libc::SYS_madvise => {
                 let advice = self.random.pick(&[0, 1, 2, 3, 4, 4, 4, 8, 9, 10, 11, 14, 15, 18, 19, 20, 21, 22, 23]);
                 [addr, len, advice, 0, 0, 0]

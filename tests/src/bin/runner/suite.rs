@@ -266,6 +266,13 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
         add("threads in Rust", &threads, machine, Expect::Same);
     }
     add("threads in Rust", &threads, FOUR_CPUS, Expect::Same);
+    let relocation = Program::new(places.guest("relocation"), &[]);
+    for machine in MATRIX.into_iter().chain([FOUR_CPUS]) {
+        let shown = vec!["[1 2 3 4 5 a b c d e 6 7 8 9 0]", "Everything is as it should be."];
+        add("relocation", &relocation, machine, Expect::Shows(0, shown));
+    }
+    let without = Program::new(places.guest("relocation"), &["without"]);
+    add("relocation without the flag", &without, BIOS, Expect::Same);
     let fixed_threads = Program { path: places.build.join("exec/threads"), ..threads.clone() };
     add("threads in Rust at a fixed address", &fixed_threads, BIOS, Expect::Same);
 
