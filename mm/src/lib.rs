@@ -121,9 +121,9 @@ pub use object::{MAX_OBJECT_SIZE, ObjectError, ObjectName, ObjectRef};
 pub use paging::{CpuFlush, CpuTlb, RootLoad};
 pub use platform::{CpuSet, MAX_CPUS, PhysAddr, Platform, TlbFlush};
 pub use slab::SlabInfo;
-#[cfg(any(test, feature = "sim"))]
-pub use space::verify_all;
 pub use space::{
     AddressSpace, FaultAccess, FaultError, Limits, MappedFile, MappedPage, MmapRequest, SpaceError, SpaceStats,
     VmaInfo, VmaKind, VmaPages,
 };
+#[cfg(any(test, feature = "sim"))]
+pub use space::{find_mappings, verify_all};

@@ -1,10 +1,12 @@
 //! From a page to the VMAs that may map it.
 //!
-//! Only the checks of an address space walk so far. Whatever takes pages away
-//! from under those who use them will.
+//! Only checks walk so far. Whatever takes pages away from under those who use them
+//! will.
 
 use super::{AnonVma, Avc};
+use crate::frame::Frame;
 use crate::slab::Ref;
+use crate::sync::point;
 use crate::vma::Vma;
 
 impl AnonVma {
@@ -13,10 +15,49 @@ impl AnonVma {
     /// until it returns `false`. Holds the root's lock for reading meanwhile.
     ///
     /// "May": the page is there only if the page table says so.
-    pub(crate) fn walk(this: Ref<AnonVma>, first: usize, last: usize, mut f: impl FnMut(Ref<Vma>) -> bool) {
+    #[cfg(test)]
+    pub(crate) fn walk(this: Ref<AnonVma>, first: usize, last: usize, f: impl FnMut(Ref<Vma>) -> bool) {
         let root = AnonVma::root(this);
         let _lock = root.lock.read();
-        let mut at = first_overlap(this.tree.root(), first, last);
+        this.walk_locked(first, last, f);
+    }
+
+    /// Calls `f` with every VMA that may map the private page of `frame`, and the
+    /// address that it would have there. Holds the lock of the root meanwhile, so
+    /// every mapping is found, and once, wherever it is being moved. Returns whether
+    /// `frame` has such a page.
+    ///
+    /// The caller has a reference to the frame. It may be that nobody maps the page any
+    /// more: what its record names is then perhaps another anon_vma by now, or free.
+    /// Nobody in its tree maps the page.
+    pub(crate) fn walk_page(frame: &Frame, mut f: impl FnMut(Ref<Vma>, usize)) -> bool {
+        loop {
+            let mapping = frame.mapping();
+            // SAFETY: of a private page only `AnonVma::to_mapping` sets the mapping, and
+            // an object's reference is aligned.
+            let Some(this) = (unsafe { AnonVma::from_mapping(mapping) }) else {
+                return false;
+            };
+            let root = AnonVma::root(this);
+            point();
+            let _lock = root.lock.read();
+            // Before the lock was had, the page may have got another anon_vma, and the
+            // old one's memory may have become that of another family.
+            if frame.mapping() != mapping || AnonVma::root(this) != root {
+                continue;
+            }
+            let index = frame.index();
+            this.walk_locked(index, index, |vma| {
+                vma.address_of(index).inspect(|&addr| f(vma, addr));
+                true
+            });
+            return true;
+        }
+    }
+
+    /// [`walk`](Self::walk) with the root locked.
+    fn walk_locked(&self, first: usize, last: usize, mut f: impl FnMut(Ref<Vma>) -> bool) {
+        let mut at = first_overlap(self.tree.root(), first, last);
         while let Some(avc) = at {
             if let Some(vma) = avc.vma.get()
                 && !f(vma)

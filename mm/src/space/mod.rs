@@ -63,7 +63,7 @@ pub use inspect::{VmaInfo, VmaKind, VmaPages};
 pub use mmap::{MappedFile, MmapRequest};
 pub use pages::MappedPage;
 #[cfg(any(test, feature = "sim"))]
-pub use verify::verify_all;
+pub use verify::{find_mappings, verify_all};
 
 use core::mem::ManuallyDrop;
 

@@ -389,6 +389,37 @@ fn pages_are_relocated_while_another_thread_forks() {
 }
 
 #[test]
+fn pages_are_relocated_while_another_thread_discards_some() {
+    on_large_machine(4096, |mem| {
+        let space = space(mem);
+        let (here, there) = (BASE, BASE + 64 * PAGE);
+        Thread { space: &space, cpu: CHANGER }.map(here, 2 * RUNNERS);
+        run_while_changing(
+            &space,
+            2000,
+            |thread, round| {
+                let (from, to) = if round % 2 == 0 { (here, there) } else { (there, here) };
+                let (len, flags) = (2 * RUNNERS * PAGE, MAYMOVE | MREMAP_FIXED | MUST_RELOCATE);
+                assert_eq!(thread.space.mremap(from, len, len, flags, to), Ok(to));
+            },
+            |thread, number, turn| {
+                let (page, value) = (number + turn % 2 * RUNNERS, mark(number, turn));
+                let addr = if turn % 4 < 2 { here } else { there } + page * PAGE;
+                if thread.write(addr, value).is_ok() {
+                    // Its own page, wherever that is by now.
+                    let found = thread.read(here + page * PAGE).or_else(|_| thread.read(there + page * PAGE));
+                    assert!(found.is_err() || found == Ok(value), "{found:?} instead of {value}");
+                    match thread.space.madvise(addr, PAGE, 4) {
+                        Ok(()) | Err(SpaceError::NotMapped) => {}
+                        Err(error) => panic!("MADV_DONTNEED: {error:?}"),
+                    }
+                }
+            },
+        );
+    });
+}
+
+#[test]
 fn writes_while_the_process_forks() {
     on_large_machine(8192, |mem| {
         let space = space(mem);

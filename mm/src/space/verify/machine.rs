@@ -69,19 +69,29 @@ pub fn verify_all<P: Platform>(spaces: &[&AddressSpace<'_, P>]) {
 
 /// Where the reverse mapping says that a private page may be.
 fn walk<P: Platform>(mem: &crate::Memory<P>, vmas: &[Ref<Vma>], pfn: Pfn) -> Vec<Place> {
-    let record = mem.frame(pfn);
-    // SAFETY: only `AnonVma::to_mapping` sets the mapping of a private page.
-    let anon_vma = unsafe { AnonVma::from_mapping(record.mapping()) };
     let mut found = Vec::new();
-    if let Some(anon_vma) = anon_vma {
-        AnonVma::walk(anon_vma, record.index(), record.index(), |vma| {
-            assert!(vmas.contains(&vma), "{vma:?} is nobody's");
-            let addr = vma.address_of(record.index());
-            found.extend(addr.map(|addr| (vma.space(), addr)));
-            true
-        });
-    }
+    AnonVma::walk_page(mem.frame(pfn), |vma, addr| {
+        assert!(vmas.contains(&vma), "{vma:?} is nobody's");
+        found.push((vma.space(), addr));
+    });
     found
+}
+
+/// Where the reverse mapping finds the private page in the frame `pfn` mapped: for each
+/// mapping which of the `spaces`, and the address. Others may be changing them. `None` if
+/// there is no private page.
+pub fn find_mappings<P: Platform>(spaces: &[&AddressSpace<'_, P>], pfn: Pfn) -> Option<Vec<(usize, usize)>> {
+    let mem = spaces.first()?.mem;
+    let mut found = Vec::new();
+    let has_page = AnonVma::walk_page(mem.frame(pfn), |vma, addr| {
+        // While the VMA is chained its page tables stay: who frees them unchains it first.
+        let Some(which) = spaces.iter().position(|space| space.id() == vma.space()) else { return };
+        let entry = spaces[which].tables.lookup(mem, addr);
+        if entry.is_some_and(|entry| entry.is_counted() && entry.pfn() == pfn) {
+            found.push((which, addr));
+        }
+    });
+    has_page.then_some(found)
 }
 
 /// Checks that the crate's own objects are those that the VMAs need.

@@ -12,7 +12,7 @@ mod machine;
 mod tests;
 
 #[cfg(any(test, feature = "sim"))]
-pub use machine::verify_all;
+pub use machine::{find_mappings, verify_all};
 
 use super::account::{Resident, ResidentKind, Totals};
 use super::fault::page_protection;

@@ -10,6 +10,9 @@
 //!   [pppp|ssss|nnnn]
 //! ```
 
+mod review;
+mod walkers;
+
 use super::*;
 use crate::{Errno, Event};
 
@@ -398,10 +401,11 @@ fn several_mappings_relocate_with_the_gaps_between_them() {
 fn refused(p: &Process<'_>, reason: Event) {
     p.map_at(TARGET, 2);
     p.fill(TARGET, 2);
-    let before = p.map(BASE);
+    let now = || (p.map(BASE), format!("{:?}", p.space.stats()), p.space.memory().committed());
+    let before = now();
     assert_eq!(p.move_to_target(MUST), Err(Errno::EFAULT));
     assert_eq!(p.move_to_target(MUST | RELOCATE | DONTUNMAP), Err(Errno::EFAULT));
-    assert_eq!(p.map(BASE), before);
+    assert_eq!(now(), before);
     p.assert_filled(TARGET, 2);
     p.assert_filled(SOURCE, 5);
     assert_eq!(p.count(reason), 2);
@@ -538,18 +542,39 @@ fn of_several_mappings_one_that_cannot_stops_all() {
 
 #[test]
 fn counts_and_charges_are_those_of_an_ordinary_move() {
-    let run = |flags| {
-        let mut outcome = None;
-        with_process(|p| {
-            p.put(PREV, Faulted);
-            p.put(SOURCE, Faulted);
-            p.space.mlock(SOURCE, LEN, 0).unwrap();
-            assert_eq!(p.move_to_target(flags), Ok(TARGET));
-            outcome = Some((p.space.stats(), p.space.memory().committed()));
-        });
-        outcome
-    };
-    assert_eq!(format!("{:?}", run(MUST)), format!("{:?}", run(0)));
+    // Relocated, and falling back in a child.
+    for child_moves in [false, true] {
+        let run = |flags| {
+            let mut outcome = None;
+            with_process(|parent| {
+                parent.put(PREV, Faulted);
+                parent.put(SOURCE, Faulted);
+                let child = child_moves.then(|| parent.fork().unwrap());
+                let p = child.as_ref().unwrap_or(parent);
+                p.space.mlock(SOURCE, LEN, 0).unwrap();
+                assert_eq!(p.space.mremap(SOURCE, LEN, LEN, MOVE | flags, TARGET), Ok(TARGET));
+                outcome = Some(format!("{:?} {}", p.space.stats(), p.space.memory().committed()));
+            });
+            outcome
+        };
+        assert_eq!(run(RELOCATE), run(0), "in a child: {child_moves}");
+    }
+}
+
+#[test]
+fn locked_memory_relocates_and_stays_locked() {
+    with_process(|p| {
+        p.map_at(BASE, 15);
+        p.space.mlock(BASE, 3 * LEN, 0).unwrap();
+        p.fill(BASE, 15);
+        assert_eq!(p.remap(NEXT, LEN, MOVE, SOURCE), Ok(SOURCE));
+        assert_eq!(p.remap(TARGET, LEN, MOVE | MUST, SOURCE + LEN), Ok(SOURCE + LEN));
+        let locked = p.space.stats().locked_vm;
+        assert_eq!(locked, 15);
+        assert_eq!(p.remap(SOURCE, LEN, MOVE | MUST, TARGET), Ok(TARGET));
+        assert_eq!(p.map(BASE), "[0-10 rw-p][105-110 rw-p]");
+        assert_eq!(p.space.stats().locked_vm, locked);
+    });
 }
 
 #[test]
@@ -568,26 +593,4 @@ fn relocation_visits_what_is_there_and_no_more() {
             assert_eq!(p.read(to + table * (2 << 20)), Ok(table as u8 + 1));
         }
     });
-}
-
-#[test]
-fn the_reproducer_of_cve_2026_23077_a_thousand_times() {
-    // A, written to, moves away; B is mapped behind its place; A comes back before B and
-    // stays where it was; what is left of A goes. A's pages must still be found.
-    for flags in [0, RELOCATE, MUST] {
-        with_process(|p| {
-            for _ in 0..1000 {
-                p.put(TARGET, Faulted);
-                assert_eq!(p.space.mremap(TARGET, LEN, LEN, MOVE | flags, SOURCE), Ok(SOURCE));
-                p.put(NEXT, Unfaulted);
-                let to = p.space.mremap(SOURCE, LEN, LEN, MOVE | DONTUNMAP | flags, TARGET);
-                assert_eq!(to, Ok(TARGET));
-                p.space.munmap(SOURCE, LEN).unwrap();
-                p.assert_filled(TARGET, 5);
-                p.write(NEXT, 1).unwrap();
-                p.space.munmap(BASE, 100 * PAGE).unwrap();
-            }
-            crate::space::verify_all(&[&p.space]);
-        });
-    }
 }
