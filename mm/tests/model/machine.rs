@@ -116,6 +116,11 @@ impl Machine {
         Space::new(space.0.fork().expect("too few frames"))
     }
 
+    /// Drops an address space that no CPU has run.
+    pub fn exit(&self, space: Space) {
+        drop(ManuallyDrop::into_inner(space.0));
+    }
+
     /// Checks the address spaces, which are all that there are, and drops
     /// them. Then no frame is in use.
     pub fn end<const N: usize>(&self, spaces: [Space; N]) {
@@ -170,6 +175,12 @@ impl<'m> Space<'m> {
     pub fn move_to(&self, from: usize, len: usize, to: usize, new_len: usize) -> Result<(), SpaceError> {
         let flags = MremapFlags::MAYMOVE | MremapFlags::FIXED;
         self.mremap(from, len, new_len, flags.bits() as usize, to).map(|at| assert_eq!(at, to))
+    }
+
+    /// Moves a mapping so that its pages belong to the new address.
+    pub fn relocate(&self, from: usize, len: usize, to: usize) -> Result<(), SpaceError> {
+        let flags = MremapFlags::MAYMOVE | MremapFlags::FIXED | MremapFlags::MUST_RELOCATE_ANON;
+        self.mremap(from, len, len, flags.bits() as usize, to).map(|at| assert_eq!(at, to))
     }
 
     /// `MADV_DONTNEED`.

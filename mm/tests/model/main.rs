@@ -15,3 +15,4 @@ mod machine;
 mod moves;
 mod reuse;
 mod trees;
+mod walks;
