@@ -1,5 +1,6 @@
 //! The array of frame records, and where it lies in memory.
 
+use core::hint::select_unpredictable;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
@@ -50,7 +51,9 @@ impl FrameTable {
     /// The record of frame `pfn`; that of no frame at all if it is outside.
     #[inline]
     pub(super) fn frame(&self, pfn: Pfn) -> &Frame {
-        let index = pfn.0.wrapping_sub(self.first).min(self.count);
+        let index = pfn.0.wrapping_sub(self.first);
+        // Not `min`, for which loops are laid out as if most frames were outside.
+        let index = select_unpredictable(index < self.count, index, self.count);
         // SAFETY: `new` wrote records 0 to `count`, and they stay.
         unsafe { self.base.add(index).as_ref() }
     }

@@ -121,6 +121,26 @@ impl Entry {
         (self.0 & bits).wrapping_sub(1) < EntryFlags::SPECIAL.bits() - 1
     }
 
+    /// The frame, if the entry [`is_counted`](Self::is_counted): quick to tell for what
+    /// most entries are, a page of the smallest size that is accessible, or nothing.
+    #[inline(always)]
+    pub fn counted_pfn(self) -> Option<Pfn> {
+        let bits = EntryFlags::PRESENT.bits() | EntryFlags::SPECIAL.bits() | EntryFlags::HUGE.bits();
+        if self.0 & bits == EntryFlags::PRESENT.bits() {
+            Some(Pfn(((self.0 & ADDR_MASK) >> 12) as usize))
+        } else if self.is_empty() {
+            None
+        } else {
+            self.unusual_counted_pfn()
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unusual_counted_pfn(self) -> Option<Pfn> {
+        self.is_counted().then(|| self.pfn())
+    }
+
     /// The (first) frame that a leaf maps.
     pub const fn pfn(self) -> Pfn {
         let mask = if self.is_huge() { ADDR_MASK & !HUGE_PAT } else { ADDR_MASK };

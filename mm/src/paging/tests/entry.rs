@@ -37,3 +37,23 @@ fn the_pat_bit_of_a_huge_leaf_is_no_part_of_its_frame() {
     let entry = Entry(0x4020_0000 | 1 << 12 | (PAGE_FLAGS | EntryFlags::HUGE).bits());
     assert_eq!(entry.pfn(), Pfn(0x40200));
 }
+
+#[test]
+fn what_is_counted_is_quickly_told_and_slowly() {
+    let present = PAGE_FLAGS | EntryFlags::DIRTY;
+    let without_access = EntryFlags::PROT_NONE | EntryFlags::USER;
+    let entries = [
+        (Entry::EMPTY, None),
+        (Entry::leaf(Pfn(5), present), Some(Pfn(5))),
+        (Entry::leaf(Pfn(5), present | EntryFlags::NO_EXEC), Some(Pfn(5))),
+        (Entry::leaf(Pfn(5), present | EntryFlags::SPECIAL), None),
+        (Entry::leaf(Pfn(5), without_access), Some(Pfn(5))),
+        (Entry::leaf(Pfn(5), without_access | EntryFlags::SPECIAL), None),
+        (Entry(0x4020_0000 | 1 << 12 | (present | EntryFlags::HUGE).bits()), Some(Pfn(0x40200))),
+        (Entry(0x1234_5000 << 9 | 2), None),
+    ];
+    for (entry, frame) in entries {
+        assert_eq!(entry.counted_pfn(), frame, "{entry:?}");
+        assert_eq!(entry.is_counted(), frame.is_some(), "{entry:?}");
+    }
+}

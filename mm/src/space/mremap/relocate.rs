@@ -22,7 +22,9 @@
 //! new anon_vma held, so whoever walks from a page finds it at one of its two addresses.
 
 use super::Remap;
-use crate::rmap::{self, AnonVma};
+use crate::frame::Frames;
+use crate::paging::{Entry, Run};
+use crate::rmap;
 use crate::slab::Ref;
 use crate::space::{AddressSpace, SpaceError, State};
 use crate::vma::{NewMapping, Spares, Vma};
@@ -91,25 +93,14 @@ impl<P: Platform> AddressSpace<'_, P> {
             return Some(Event::RelocateNotAnon);
         }
         let frames = self.mem.frames();
-        let mapping = vma.anon_vma().map_or(0, AnonVma::to_mapping);
-        let (mut pages, mut movable) = (0, 0);
-        self.tables.visit_runs(self.mem, source, |run| {
-            for (_, slot) in run.slots() {
-                let entry = slot.get();
-                if entry.is_counted() {
-                    let frame = frames.get(entry.pfn());
-                    pages += 1;
-                    movable += usize::from(frame.mapcount() == 1 && frame.mapping() == mapping);
-                }
-            }
-        });
-        if pages == 0 {
-            None
-        } else if rmap::is_forked(&vma) {
-            Some(Event::RelocateForked)
-        } else {
-            (movable != pages).then_some(Event::RelocateShared)
+        if rmap::is_forked(&vma) {
+            let mut has_pages = false;
+            self.tables.visit_runs(self.mem, source, |run| has_pages |= run.entries().any(Entry::is_counted));
+            return has_pages.then_some(Event::RelocateForked);
         }
+        let mut shared = false;
+        self.tables.visit_runs(self.mem, source, |run| shared |= has_shared_page(run, &frames));
+        shared.then_some(Event::RelocateShared)
     }
 
     /// Gives `to`, a new VMA as large as `source`, which is a part of `from`, the
@@ -129,21 +120,37 @@ impl<P: Platform> AddressSpace<'_, P> {
         rmap::attach(spares, from, source, to, |mapping| {
             let mut pages = 0;
             self.tables.visit_runs(self.mem, source, |run| {
-                for (addr, slot) in run.slots() {
-                    let entry = slot.get();
-                    if entry.is_counted() {
-                        let frame = frames.get(entry.pfn());
-                        frame.set_mapping(mapping);
-                        frame.set_index((addr >> PAGE_SHIFT).wrapping_add(offset));
-                        pages += 1;
-                    }
-                }
+                let first = (run.start() >> PAGE_SHIFT).wrapping_add(offset);
+                pages += put_pages(run, &frames, mapping, first);
             });
             move_entries();
-            self.mem.count_all(Event::RelocatedPage, pages);
+            self.mem.count_all(Event::RelocatedPage, pages as u64);
         });
         self.mem.count(Event::Relocated);
     }
+}
+
+/// Whether one of the pages that `run` maps is mapped elsewhere too. Not inlined, for
+/// the sake of its loop, which needs all registers.
+#[inline(never)]
+fn has_shared_page(run: &Run<'_>, frames: &Frames<'_>) -> bool {
+    run.entries().any(|entry| entry.counted_pfn().is_some_and(|pfn| frames.get(pfn).mapcount() != 1))
+}
+
+/// Gives the pages that `run` maps this mapping, and indices from `first` on; returns
+/// how many there are. Not inlined, as above.
+#[inline(never)]
+fn put_pages(run: &Run<'_>, frames: &Frames<'_>, mapping: usize, first: usize) -> usize {
+    let mut others = 0;
+    run.entries().enumerate().for_each(|(i, entry)| match entry.counted_pfn() {
+        Some(pfn) => {
+            let frame = frames.get(pfn);
+            frame.set_mapping(mapping);
+            frame.set_index(first.wrapping_add(i));
+        }
+        None => others += 1,
+    });
+    run.len() - others
 }
 
 fn is_private_anonymous(vma: Ref<Vma>) -> bool {
