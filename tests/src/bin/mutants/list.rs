@@ -235,8 +235,8 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "prepare: a move unmaps its target before it has its tables",
         "mm/src/space/mremap/moving.rs",
-        "            let mut spares = Spares::reserve(self.mem, room + own)?;\n            self.tables.move_prepare(self.mem, &tables)?;\n            charge.keep();\n            if target.pages != 0 {\n                self.unmap_commit(state, mv.target, Tables::Keep, &mut spares);\n            }",
-        "            let mut spares = Spares::reserve(self.mem, room + own)?;\n            if target.pages != 0 {\n                self.unmap_commit(state, mv.target, Tables::Keep, &mut spares);\n            }\n            self.tables.move_prepare(self.mem, &tables)?;\n            charge.keep();",
+        "            let mut spares = Spares::reserve(self.mem, room + own + chain)?;\n            self.tables.move_prepare(self.mem, &tables)?;\n            charge.keep();\n            if target.pages != 0 {\n                self.unmap_commit(state, mv.target, Tables::Keep, &mut spares);\n            }",
+        "            let mut spares = Spares::reserve(self.mem, room + own + chain)?;\n            if target.pages != 0 {\n                self.unmap_commit(state, mv.target, Tables::Keep, &mut spares);\n            }\n            self.tables.move_prepare(self.mem, &tables)?;\n            charge.keep();",
     ),
     mutation(
         "prepare: a split reserves no chain links",
@@ -299,8 +299,8 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "merging: DONTUNMAP merges with its own source",
         "mm/src/vma/map.rs",
-        "new.merge != MergeWith::NotSource || new.copied_from != Some(*vma)",
-        "true",
+        "MergeWith::NotSource => self.copied_from != Some(vma),",
+        "MergeWith::NotSource => true,",
     ),
     mutation(
         "reverse mapping: what shrinks keeps its place in the interval tree",
