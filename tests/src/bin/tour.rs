@@ -7,6 +7,7 @@
 use std::fs;
 use std::process::ExitCode;
 
+use tests::maps;
 use tests::mem::{self, Fault};
 use tests::sys::{self, *};
 
@@ -119,6 +120,7 @@ fn main() -> ExitCode {
     resize(&mut tour);
     relocate(&mut tour);
     leave_behind(&mut tour);
+    join(&mut tour);
     clear(&mut tour);
 
     match tour.failures {
@@ -208,6 +210,22 @@ fn leave_behind(tour: &mut Tour) {
         let written = mem::write(tour.at(12), 7);
         tour.check("and can be written", written.is_ok());
         tour.check_contents("without a trace at the new one", 18, 0, 3);
+    });
+}
+
+fn join(tour: &mut Tour) {
+    tour.step("MREMAP_RELOCATE_ANON, which Linux does not have: what moves becomes one with its neighbour", |tour| {
+        let (from, to) = (tour.at(18), tour.at(7));
+        let result = sys::mremap(from, 3 * PAGE, 3 * PAGE, TO | 8, to);
+        if result == Err(Errno(libc::EINVAL)) {
+            println!("  this kernel does not have it either");
+            return;
+        }
+        tour.called("mremap(page 18, 3 pages, 3 pages, …FIXED|MREMAP_RELOCATE_ANON, page 7)", result, to);
+        tour.check_contents("the contents are at the new place", 7, 0, 3);
+        tour.check_contents("beside what was there", 5, 5, 2);
+        tour.check("and all of it is one mapping", maps::within(tour.at(5), tour.at(10)).len() == 1);
+        tour.check_gone("nothing is at the old one", 18);
     });
 }
 
