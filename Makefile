@@ -3,6 +3,7 @@
 #   make run      run a program on the kernel in QEMU; a guided tour without PROG
 #   make test     run all tests; the last line has the totals
 #   make fuzz     look for what no test has found yet, for SECONDS=600
+#   make torture  memory operations on many threads at once, for SECONDS=600 on 2 CPUs, on 4 and on Linux
 #   make model    search mm for races, by SCHEDULES=100000 of each kind with a fresh seed
 #   make bench    compare the speed with that of Linux
 #   make mutants  see that the tests notice when mm is broken
@@ -81,7 +82,7 @@ guest_cargo = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$(1)" cargo build
 
 RUNNER = $(GUESTS)/runner --boot $(BOOT) --images $(IMAGES) --guests $(GUESTS) --build build --scripts tests/scripts
 
-.PHONY: help setup run test fuzz model mutants bench lint doc kernel boot image guests fixed-guests c-guests selftests clean
+.PHONY: help setup run test fuzz torture model mutants bench lint doc kernel boot image guests fixed-guests c-guests selftests clean
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -162,6 +163,11 @@ fuzz: image guests
 	$(RUNNER) test "fuzz [" --fuzz $(HALF) --seed $$seed
 	@$(RUNNER) replay --seconds $(HALF)
 
+# On all of the machine, one after the other.
+torture: image guests
+	@seed=$$(date +%s); echo "seed $$seed"; \
+	$(RUNNER) test "torture [" --jobs 1 --torture $(SECONDS) --seed $$seed
+
 # Races of threads in mm: random schedules and as many by the PCT algorithm, each.
 model:
 	@seed=$$(date +%s); echo "seed $$seed"; \
@@ -173,6 +179,7 @@ mutants:
 
 bench: image guests
 	@$(RUNNER) bench $(value ARGS)
+	@$(RUNNER) scaling
 
 lint: boot
 	cargo fmt --all --check

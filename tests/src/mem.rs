@@ -52,10 +52,17 @@ pub const SEGV_MAPERR: i32 = 1;
 pub const SEGV_ACCERR: i32 = 2;
 
 std::arch::global_asm!(
-    ".globl mem_read_at, mem_write_at, mem_jump_to, mem_faulted",
+    ".globl mem_read_at, mem_write_at, mem_load_at, mem_store_at, mem_jump_to, mem_faulted",
     "mem_read_at: movzx eax, byte ptr [rdi]",
     "ret",
     "mem_write_at: mov byte ptr [rdi], sil",
+    "xor eax, eax",
+    "ret",
+    "mem_load_at: mov rdi, qword ptr [rdi]",
+    "mov qword ptr [rsi], rdi",
+    "xor eax, eax",
+    "ret",
+    "mem_store_at: mov qword ptr [rdi], rsi",
     "xor eax, eax",
     "ret",
     "mem_jump_to: call rdi",
@@ -68,6 +75,8 @@ std::arch::global_asm!(
 unsafe extern "C" {
     fn mem_read_at(addr: usize) -> i32;
     fn mem_write_at(addr: usize, value: u8) -> i32;
+    fn mem_load_at(addr: usize, to: *mut u64) -> i32;
+    fn mem_store_at(addr: usize, value: u64) -> i32;
     fn mem_jump_to(addr: usize) -> i32;
     fn mem_faulted();
 }
@@ -84,7 +93,9 @@ extern "C" fn handler(signal: i32, info: *mut libc::siginfo_t, context: *mut lib
     // SAFETY: for a fault signal the kernel has filled in the address.
     let addr = unsafe { info.si_addr() } as usize;
 
-    if rip == mem_read_at as *const () as usize || rip == mem_write_at as *const () as usize {
+    let accesses =
+        [mem_read_at as *const (), mem_write_at as *const (), mem_load_at as *const (), mem_store_at as *const ()];
+    if accesses.iter().any(|&access| rip == access as usize) {
         registers[libc::REG_RIP as usize] = mem_faulted as *const () as i64;
     } else if rip == registers[libc::REG_RDI as usize] as usize {
         // `mem_jump_to` got there by a call: its return address is on the stack.
@@ -132,6 +143,21 @@ pub fn read(addr: usize) -> Result<u8, Fault> {
 pub fn write(addr: usize, value: u8) -> Result<(), Fault> {
     // SAFETY: as above; the callers keep to memory of their own mappings.
     outcome(unsafe { mem_write_at(addr, value) }).map(drop)
+}
+
+/// Loads eight bytes, at once if they are aligned; `None`: that faults. Unlike the
+/// other accesses it says nothing of the fault, so that threads may do it.
+pub fn load(addr: usize) -> Option<u64> {
+    let mut value = 0;
+    // SAFETY: as for `read`; the value goes to a local variable.
+    let result = unsafe { mem_load_at(addr, &raw mut value) };
+    (result == 0).then_some(value)
+}
+
+/// Stores eight bytes likewise, and says whether that does not fault.
+pub fn store(addr: usize, value: u64) -> bool {
+    // SAFETY: as for `write`.
+    unsafe { mem_store_at(addr, value) == 0 }
 }
 
 /// Calls a function without arguments at `addr`, which may be anywhere.

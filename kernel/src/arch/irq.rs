@@ -7,6 +7,7 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 use x86_64::instructions::interrupts;
 
 use super::shootdown;
+use crate::task::watchdog;
 
 pub use interrupts::{are_enabled, disable, enable};
 
@@ -26,6 +27,7 @@ impl RelaxStrategy for Answering {
     fn relax() {
         if !are_enabled() {
             shootdown::poll();
+            watchdog::waits();
         }
         core::hint::spin_loop();
     }

@@ -8,6 +8,7 @@
 
 pub mod acpi;
 mod apic;
+pub mod backtrace;
 pub mod context;
 pub mod cpu;
 mod entry;
@@ -48,6 +49,12 @@ static BOOT_STACK: BootStack = BootStack(core::cell::UnsafeCell::new([0; _]));
 /// The page below the boot stack, not to be mapped.
 pub fn boot_stack_guard() -> usize {
     BOOT_STACK.0.get() as usize
+}
+
+/// The end of the boot stack, if that is where `rsp` points to.
+fn boot_stack_top(rsp: usize) -> Option<usize> {
+    let start = BOOT_STACK.0.get() as usize + PAGE_SIZE;
+    (start..start + BOOT_STACK_SIZE).contains(&rsp).then_some(start + BOOT_STACK_SIZE)
 }
 
 /// Leaves the bootloader's page tables and stack for `root` and the boot

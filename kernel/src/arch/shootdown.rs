@@ -23,6 +23,7 @@ use x86_64::instructions::tlb;
 
 use super::cpu::{self, Cpu};
 use super::{apic, irq, paging};
+use crate::task::watchdog;
 
 /// What is to be flushed.
 #[derive(Clone, Debug)]
@@ -106,6 +107,7 @@ fn run(targets: CpuSet, request: Request) {
     }
     while mailbox.awaited.load(Ordering::Acquire) != 0 {
         poll();
+        watchdog::waits();
         hint::spin_loop();
     }
     if enabled {

@@ -180,6 +180,14 @@ pub fn stop_others() {
     }
 }
 
+/// Makes another CPU say where it is, wherever that is: see
+/// [`watchdog::answer`](crate::task::watchdog::answer).
+pub fn ask_where(cpu: usize) {
+    if let Some(other) = cpu::get(cpu) {
+        apic::send_nmi(other.apic_id());
+    }
+}
+
 /// A non-maskable interrupt has come: halts if that is what it is for.
 pub(super) fn halt_if_stopping() {
     if STOPPING.load(Ordering::SeqCst) {

@@ -55,6 +55,14 @@ impl SlotTable {
     }
 }
 
+/// The end of the kernel stack, or boot stack, that `rsp` points into.
+pub fn top_of(rsp: usize) -> Option<usize> {
+    let Some(offset) = rsp.checked_sub(STACK_WINDOW).filter(|&offset| offset < SLOTS * SLOT_SIZE) else {
+        return super::boot_stack_top(rsp);
+    };
+    (offset % SLOT_SIZE >= PAGE_SIZE).then(|| STACK_WINDOW + (offset / SLOT_SIZE + 1) * SLOT_SIZE)
+}
+
 /// One kernel stack, mapped while this exists.
 #[derive(Debug)]
 pub struct KernelStack {

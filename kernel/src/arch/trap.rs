@@ -178,6 +178,7 @@ pub(super) extern "C" fn handle_trap(frame: &mut TrapFrame, vector: u32) {
         handle_interrupt(vector, frame.is_user());
     } else if vector == NON_MASKABLE {
         smp::halt_if_stopping();
+        task::watchdog::answer(frame);
         error!("non-maskable interrupt at {:#x}", frame.rip);
     } else if vector == DOUBLE_FAULT || vector == MACHINE_CHECK {
         fatal(frame, vector, code);

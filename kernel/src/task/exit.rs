@@ -17,6 +17,7 @@ use super::signal::{SigInfo, Signal, send};
 use super::table::{self, INIT};
 use super::thread::{Thread, current};
 use super::timer;
+use super::watchdog;
 use crate::arch::cpu;
 use crate::arch::usercopy::write_user;
 use crate::drivers::debug_exit;
@@ -112,6 +113,7 @@ pub(super) fn verify_spaces() {
 ///
 /// If address spaces are to be verified, and something does not hold in this one.
 pub(super) fn let_go(space: Option<Arc<Space>>) {
+    watchdog::hang_now();
     if let Some(space) = &space
         && VERIFY.load(Ordering::Relaxed)
     {

@@ -5,7 +5,8 @@ use mm::Errno;
 
 use super::exec::Failure;
 use super::signal::Signal;
-use super::{exec, exit, sched};
+use super::watchdog::Hang;
+use super::{exec, exit, sched, watchdog};
 use crate::drivers::{debug_exit, fw_cfg};
 use crate::elf::stack::Strings;
 use crate::error;
@@ -65,15 +66,29 @@ fn start() -> Result<bool, Failure> {
 /// `norandom`: no address is chosen at random, as with `kernel.randomize_va_space` 0.
 /// `verify`: each address space is checked before a process lets go of it, if there
 /// is one CPU.
+/// `watchdog=N`: if nothing goes on for `N` seconds, the machine ends and says why.
+/// `hang-lock` and so on: how the first process to end hangs, to see that.
 fn apply_options(options: &[u8]) {
     for option in options.split(|&byte| byte == b' ') {
+        if let Some(seconds) = option.strip_prefix(b"watchdog=") {
+            watchdog::wake_up(number(seconds));
+            continue;
+        }
         match option {
             b"" => {}
             b"norandom" => memory().sysctl().set_randomize_va_space(0),
             b"verify" => exit::verify_spaces(),
+            b"hang-lock" => watchdog::hang_later(Hang::Lock),
+            b"hang-interrupt-lock" => watchdog::hang_later(Hang::InterruptLock),
+            b"hang-silently" => watchdog::hang_later(Hang::Silently),
             unknown => error!("unknown option {}", unknown.escape_ascii()),
         }
     }
+}
+
+/// The number that these decimal digits are; 0 if it is none.
+fn number(digits: &[u8]) -> u64 {
+    core::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 fn read_blob(name: &str) -> Result<Vec<u8>, Errno> {

@@ -19,6 +19,7 @@ pub mod table;
 pub mod thread;
 mod timer;
 pub mod wait;
+pub mod watchdog;
 
 use core::sync::atomic::Ordering;
 
@@ -129,6 +130,7 @@ fn float_code(exceptions: u32) -> i32 {
 /// interrupted a program, not the kernel.
 pub fn tick(user: bool) {
     timer::expire();
+    watchdog::tick(user, sched::tick());
     let Some(thread) = try_current() else { return };
     let process = thread.process();
     if user {
@@ -144,7 +146,6 @@ pub fn tick(user: bool) {
         // Likewise.
         let _ = send::to_process(process, SigInfo::kernel(Signal::SIGPROF));
     }
-    sched::tick();
 }
 
 /// Between the steps of a long system call, with no spin lock held: lets others
@@ -162,6 +163,7 @@ pub fn between_steps() -> bool {
 /// [`crate::arch::cpu::set_return_work`] was called since the last time:
 /// delivers signals and reschedules.
 pub fn return_to_user(frame: &mut TrapFrame) {
+    watchdog::goes_on();
     if sched::need_resched() {
         sched::schedule();
     }

@@ -33,6 +33,7 @@ use mm::{CpuSet, Errno, MAX_CPUS};
 
 use super::process::Space;
 use super::thread::{Thread, state, try_current};
+use super::watchdog;
 use crate::arch::context::{self, Context};
 use crate::arch::irq::{self, IrqMutex};
 use crate::arch::{cpu, paging, time};
@@ -70,11 +71,21 @@ struct CpuSlot {
     /// One it has just left, likewise.
     previous_space: Option<Arc<Space>>,
     slice: u32,
+    /// For how many ticks threads have been waiting, and no other one began.
+    waiting: u32,
 }
 
 impl CpuSlot {
     const fn new() -> CpuSlot {
-        CpuSlot { queue: VecDeque::new(), running: None, previous: None, space: None, previous_space: None, slice: 0 }
+        CpuSlot {
+            queue: VecDeque::new(),
+            running: None,
+            previous: None,
+            space: None,
+            previous_space: None,
+            slice: 0,
+            waiting: 0,
+        }
     }
 
     fn runs(&self, thread: &Thread) -> bool {
@@ -239,6 +250,8 @@ pub fn schedule() -> bool {
     cpu::set_need_resched(false);
     let slot = &mut scheduler.cpus[id];
     slot.slice = 0;
+    slot.waiting = 0;
+    watchdog::goes_on();
     let previous = slot.running.take();
     let goes_on = previous.as_ref().is_some_and(|thread| thread.state.load(Ordering::SeqCst) == state::RUNNING);
     let stays = goes_on && previous.as_ref().is_some_and(|thread| allowed(thread).contains(id));
@@ -414,8 +427,9 @@ fn ask_to_leave(space: &Arc<Space>) -> CpuSet {
 }
 
 /// The timer's share: ends the current thread's turn when it has had its slice
-/// and others wait. Interrupts are disabled.
-pub(super) fn tick() {
+/// and others wait. Interrupts are disabled. Returns for how many ticks that has been
+/// so in vain.
+pub(super) fn tick() -> u32 {
     let mut scheduler = SCHEDULER.lock();
     let slot = &mut scheduler.cpus[cpu::id()];
     slot.slice += 1;
@@ -423,6 +437,8 @@ pub(super) fn tick() {
         cpu::set_need_resched(true);
         cpu::set_return_work();
     }
+    slot.waiting = if slot.queue.is_empty() { 0 } else { slot.waiting.saturating_add(1) };
+    slot.waiting
 }
 
 /// Whether the current thread's turn has ended.

@@ -67,7 +67,8 @@ impl Linux<'_> {
     fn qemu(&self, initramfs: &Path, status: &Path) -> Command {
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
-        command.args(["-accel", if self.icount { "tcg,thread=single" } else { "tcg" }]);
+        let threads = if self.cpus > 1 && !self.icount { "multi" } else { "single" };
+        command.args(["-accel", &format!("tcg,thread={threads}")]);
         if self.icount {
             command.args(["-icount", "shift=0"]);
         }

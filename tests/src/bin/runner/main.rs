@@ -14,6 +14,7 @@ mod elf;
 mod linux;
 mod process;
 mod report;
+mod scaling;
 mod shrink;
 mod suite;
 mod surroundings;
@@ -74,6 +75,8 @@ enum Command {
     Replay(differ::ReplayArgs),
     /// Run the benchmark, here and on Linux
     Bench(bench::BenchArgs),
+    /// Measure what a second CPU is worth, here and on Linux
+    Scaling(scaling::ScalingArgs),
     /// Run one program on a Linux of Debian's in QEMU
     Linux(LinuxArgs),
 }
@@ -123,6 +126,7 @@ fn main() -> ExitCode {
         Command::Test(args) => suite::run(args, &cli.places),
         Command::Replay(args) => differ::run(args, &cli.places),
         Command::Bench(args) => bench::run(args, &cli.places).map(|()| ExitCode::SUCCESS),
+        Command::Scaling(args) => scaling::run(args, &cli.places).map(|()| ExitCode::SUCCESS),
         Command::Linux(args) => on_linux(args, &cli.places),
     };
     result.unwrap_or_else(|error| {

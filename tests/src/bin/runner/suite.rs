@@ -40,6 +40,9 @@ pub struct TestArgs {
     /// The fuzzer's seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Seconds that memory is tortured on two CPUs, and on four
+    #[arg(long, default_value_t = 20)]
+    torture: u64,
     /// Random sequences of memory operations that are compared with Linux
     #[arg(long, default_value_t = 20)]
     sequences: u64,
@@ -82,6 +85,8 @@ pub struct Program {
     /// Files of the guest, and where they are here.
     pub files: Vec<(String, PathBuf)>,
     stdin: Option<PathBuf>,
+    /// Options of the kernel.
+    options: Vec<&'static str>,
     pub seconds: u64,
     /// Memory of the machine, as QEMU takes it.
     pub memory: &'static str,
@@ -90,7 +95,16 @@ pub struct Program {
 impl Program {
     pub fn new(path: PathBuf, args: &[&str]) -> Program {
         let args = args.iter().map(OsString::from).collect();
-        Program { path, args, env: Vec::new(), files: Vec::new(), stdin: None, seconds: 300, memory: "1G" }
+        Program {
+            path,
+            args,
+            env: Vec::new(),
+            files: Vec::new(),
+            stdin: None,
+            options: vec!["verify", "watchdog=60"],
+            seconds: 300,
+            memory: "1G",
+        }
     }
 
     fn env(mut self, variables: &[&str]) -> Program {
@@ -118,11 +132,14 @@ impl Program {
         let mut command = Command::new(&places.boot);
         command.arg("run").arg("--images").arg(&places.images);
         command.args(["--firmware", machine.firmware, "--smp", &machine.cpus.to_string(), "--mem", self.memory]);
-        command.args(["--timeout", &self.seconds.to_string(), "--option", "verify", "--stdin"]);
+        command.args(["--timeout", &self.seconds.to_string(), "--stdin"]);
         match &self.stdin {
             Some(file) => command.arg(file),
             None => command.arg("null"),
         };
+        for option in &self.options {
+            command.args(["--option", option]);
+        }
         for variable in &self.env {
             command.arg("--env").arg(variable);
         }
@@ -150,6 +167,8 @@ enum Expect {
     Same,
     /// This status, and output that has these lines.
     Shows(i32, Vec<&'static str>),
+    /// The kernel says this, and ends the machine.
+    Dies(&'static str),
     /// Status 0 here and on Linux, whatever is printed.
     Succeeds,
     /// The checks of a selftest of Linux's, each as on Linux; these may fail.
@@ -250,6 +269,12 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
     add(&format!("replay of random steps, seeds from {first}"), &random, BIOS, Expect::Lines(Vec::new()));
     let kept = differ::program(places, &["kept"]);
     add("replay of what has differed", &kept, BIOS, Expect::Lines(Vec::new()));
+    let words = [args.torture, args.seed].map(|number| number.to_string());
+    let mut torture = Program::new(places.guest("torture"), &["--seconds", &words[0], "--seed", &words[1]]);
+    torture.seconds = args.torture * 2 + 120;
+    for machine in [TWO_CPUS, FOUR_CPUS] {
+        add("torture", &torture, machine, Expect::Succeeds);
+    }
     let mut cases = Program::new(places.guest("cases"), &["all"]);
     cases.seconds = 900;
     for machine in MATRIX {
@@ -344,6 +369,15 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
         add(&format!("selftest {name} of the newest Linux"), &selftest("newest", name), BIOS, expect);
     }
     bad_programs(places, scratch, &mut add)?;
+    for (hang, machine, message) in [
+        ("hang-lock", TWO_CPUS, "CPU 0 does not leave the kernel"),
+        // With another one, that may notice first.
+        ("hang-interrupt-lock", BIOS, "CPU 0 waits with interrupts disabled"),
+        ("hang-silently", TWO_CPUS, "CPU 0 takes no interrupts"),
+    ] {
+        let program = Program { options: vec![hang, "watchdog=2"], ..shell("exit 0") };
+        add(&format!("watchdog: {hang}"), &program, machine, Expect::Dies(message));
+    }
     Ok(tests)
 }
 
@@ -394,6 +428,9 @@ fn bad_programs(places: &Places, scratch: &Path, add: &mut impl FnMut(&str, &Pro
     Ok(())
 }
 
+/// What starts the machine says so that the kernel died.
+const DIED: i32 = 123;
+
 /// Runs a test and judges it.
 fn check(test: &Test, places: &Places, oracles: &Oracle) -> Vec<(String, Verdict)> {
     let one = |verdict: Verdict| vec![("the run".to_owned(), verdict)];
@@ -426,6 +463,15 @@ fn check(test: &Test, places: &Places, oracles: &Oracle) -> Vec<(String, Verdict
             }
             Err(reason) => failed(vec![reason]),
         },
+        Expect::Dies(message) => {
+            let said = here.stderr.lines().any(|line| line.contains(message));
+            let complaint = || format!("status {}, and it should die with: {message}", here.status);
+            complaints = if here.status == DIED && said { Vec::new() } else { vec![complaint()] };
+            if !complaints.is_empty() {
+                complaints.extend(tail(&here));
+            }
+            one(verdict(complaints))
+        }
         Expect::Shows(status, lines) => {
             let text = here.text();
             complaints.extend(lines.iter().filter(|line| !text.contains(**line)).map(|line| format!("no {line}")));
@@ -465,7 +511,6 @@ fn verdict(complaints: Vec<String>) -> Verdict {
 
 /// What `boot run` has to say about the kernel, if it is nothing good.
 fn log_complaints(output: &Output) -> Vec<String> {
-    const DIED: i32 = 123;
     const TROUBLE: i32 = 125;
     let spoken = output.stderr.lines().filter(|line| line.starts_with("boot: ") || line.contains("panic"));
     if [DIED, process::TIMED_OUT, TROUBLE].contains(&output.status) || output.stderr.contains("panicked") {

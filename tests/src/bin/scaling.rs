@@ -1,0 +1,142 @@
+//! How memory management scales: the same work on one thread or on several, each on a
+//! CPU of its own.
+//!
+//! usage: `scaling THREADS [ROUNDS]`
+//!
+//! Prints `NAME OPERATIONS` lines, operations of all threads together per second in
+//! the best of many short rounds; and `DONE`. Rounds are short so that some of them
+//! are undisturbed on a host that has other things to do as well.
+
+use std::hint::spin_loop;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tests::sys::{self, *};
+
+/// Pages that each thread faults in, in a round.
+const PAGES: usize = 256;
+/// Pages that each thread maps, touches and unmaps, in a round.
+const MAPPED_PAGES: usize = 256;
+
+fn must<T>(what: &str, result: sys::Result<T>) -> T {
+    result.unwrap_or_else(|error| {
+        println!("FAIL {what}: {error}");
+        sys::exit(1)
+    })
+}
+
+fn map(pages: usize) -> usize {
+    let addr = must("mmap", sys::mmap(0, pages * PAGE, RW, ANON));
+    // Linux would use huge pages if it had them; without them there is nothing to refuse.
+    let _ = sys::madvise(addr, pages * PAGE, libc::MADV_NOHUGEPAGE);
+    addr
+}
+
+fn touch(addr: usize, pages: usize, step: usize) {
+    for page in (0..pages).step_by(step) {
+        // SAFETY: the callers hand in memory that they have just mapped to be written.
+        unsafe { ((addr + page * PAGE) as *mut u8).write_volatile(1) };
+    }
+}
+
+fn discard(addr: usize, pages: usize) {
+    must("madvise", sys::madvise(addr, pages * PAGE, libc::MADV_DONTNEED));
+}
+
+/// Binds the calling thread to a CPU.
+fn pin(cpu: usize) {
+    let set = [1u64 << cpu; 1];
+    must("sched_setaffinity", sys::call(libc::SYS_sched_setaffinity, &[0, 8, set.as_ptr() as usize]));
+}
+
+/// Waits until all threads have come here for the `turn`-th time.
+fn meet(arrived: &AtomicUsize, threads: usize, turn: usize) {
+    arrived.fetch_add(1, SeqCst);
+    while arrived.load(SeqCst) < turn * threads {
+        spin_loop();
+    }
+}
+
+/// The least time that all threads together take for `work`, which is given the
+/// thread's number; before and after it come `setup` and `teardown`, not measured.
+fn measure(
+    threads: usize,
+    rounds: usize,
+    setup: impl Fn(usize) + Sync,
+    work: impl Fn(usize) + Sync,
+    teardown: impl Fn(usize) + Sync,
+) -> Duration {
+    let arrived = AtomicUsize::new(0);
+    let (setup, work, teardown, arrived) = (&setup, &work, &teardown, &arrived);
+    let run = |number: usize| {
+        pin(number);
+        let time = |round: usize| {
+            setup(number);
+            meet(arrived, threads, 3 * round + 1);
+            let start = Instant::now();
+            work(number);
+            meet(arrived, threads, 3 * round + 2);
+            let took = start.elapsed();
+            teardown(number);
+            meet(arrived, threads, 3 * round + 3);
+            took
+        };
+        (0..rounds).map(time).min().unwrap_or_default()
+    };
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|number| scope.spawn(move || run(number))).collect();
+        let time = run(0);
+        others.into_iter().filter_map(|other| other.join().ok()).fold(time, Duration::max)
+    })
+}
+
+fn report(name: &str, operations: usize, time: Duration) {
+    println!("{name} {:.0}", operations as f64 / time.as_secs_f64());
+    sys::flush();
+}
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1).map_while(|word| word.parse::<usize>().ok());
+    let threads = words.next().unwrap_or(1).clamp(1, 64);
+    let rounds = words.next().unwrap_or(100);
+
+    let ranges: Vec<usize> = (0..threads).map(|_| map(PAGES)).collect();
+    let time = measure(
+        threads,
+        rounds,
+        |_| {},
+        |number| touch(ranges[number], PAGES, 1),
+        |number| discard(ranges[number], PAGES),
+    );
+    report("faults_own_range", threads * PAGES, time);
+
+    let shared = map(threads * PAGES);
+    let time = measure(
+        threads,
+        rounds,
+        |_| {},
+        |number| touch(shared + number * PAGE, threads * PAGES - number, threads),
+        |number| {
+            if number == 0 {
+                discard(shared, threads * PAGES);
+            }
+        },
+    );
+    report("faults_shared_range", threads * PAGES, time);
+
+    for (name, pages) in [("mmap_touch_munmap_4k", 1), ("mmap_touch_munmap_64k", 16), ("mmap_touch_munmap_1m", 256)] {
+        let mappings = (MAPPED_PAGES / pages).min(32);
+        let cycle = |_| {
+            for _ in 0..mappings {
+                let addr = must("mmap", sys::mmap(0, pages * PAGE, RW, ANON));
+                touch(addr, pages, 1);
+                must("munmap", sys::munmap(addr, pages * PAGE));
+            }
+        };
+        report(name, threads * mappings, measure(threads, rounds, |_| {}, cycle, |_| {}));
+    }
+    println!("DONE");
+    ExitCode::SUCCESS
+}
