@@ -224,8 +224,9 @@ fn handle_interrupt(vector: u8, from_user: bool) {
         // That it has come is enough: what it is for is looked at on the way out.
         RESCHEDULE_VECTOR => apic::end_of_interrupt(),
         SHOOTDOWN_VECTOR => {
-            apic::end_of_interrupt();
+            // The other CPU waits.
             shootdown::poll();
+            apic::end_of_interrupt();
         }
         SPURIOUS_VECTOR => {}
         _ => {

@@ -64,8 +64,7 @@ fn start() -> Result<bool, Failure> {
 /// Does what the kernel's options say; there is a space between each two.
 ///
 /// `norandom`: no address is chosen at random, as with `kernel.randomize_va_space` 0.
-/// `verify`: each address space is checked before a process lets go of it, if there
-/// is one CPU.
+/// `verify`: each address space is checked before a process lets go of it.
 /// `watchdog=N`: if nothing goes on for `N` seconds, the machine ends and says why.
 /// `hang-lock` and so on: how the first process to end hangs, to see that.
 fn apply_options(options: &[u8]) {

@@ -23,6 +23,15 @@ use crate::slab::Ref;
 use crate::vma::Vma;
 use crate::{Frame, FrameKind, Platform, TASK_SIZE, VmaFlags};
 
+/// What relatives by fork, who may have the same pages, do meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Relatives {
+    /// Nothing, so the counts of all pages are what they are to be in the end.
+    Still,
+    /// They map and unmap pages.
+    Busy,
+}
+
 impl<P: Platform> AddressSpace<'_, P> {
     /// Checks the address space from end to end: the tree of its VMAs, its page
     /// tables, that every page belongs to a VMA and is mapped as that allows,
@@ -35,6 +44,21 @@ impl<P: Platform> AddressSpace<'_, P> {
     ///
     /// When something does not hold.
     pub fn verify(&self) {
+        self.verify_beside(Relatives::Still);
+    }
+
+    /// [`verify`](Self::verify) while others, on other CPUs, may be changing address
+    /// spaces that this one shares pages with: references to such a page are not
+    /// compared with its mappings.
+    ///
+    /// # Panics
+    ///
+    /// When something does not hold.
+    pub fn verify_beside_others(&self) {
+        self.verify_beside(Relatives::Busy);
+    }
+
+    fn verify_beside(&self, relatives: Relatives) {
         let state = self.mmap.read();
         state.vmas.verify();
         self.verify_totals(&state);
@@ -50,7 +74,7 @@ impl<P: Platform> AddressSpace<'_, P> {
                 let Some(vma) = vma else {
                     panic!("a page at {addr:#x}, where nothing is mapped");
                 };
-                if let Some(kind) = self.verify_page(vma, addr, entry) {
+                if let Some(kind) = self.verify_page(vma, addr, entry, relatives) {
                     resident.add(kind, 1);
                 }
             }
@@ -81,7 +105,7 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Checks the entry that maps a page of `vma`, and the page's record.
     /// Returns as what it counts.
-    fn verify_page(&self, vma: Ref<Vma>, addr: usize, entry: Entry) -> Option<ResidentKind> {
+    fn verify_page(&self, vma: Ref<Vma>, addr: usize, entry: Entry, relatives: Relatives) -> Option<ResidentKind> {
         let flags = vma.flags();
         let shared = flags.contains(VmaFlags::MAY_SHARE);
         let fixed =
@@ -102,14 +126,14 @@ impl<P: Platform> AddressSpace<'_, P> {
         let record = self.mem.frame(entry.pfn());
         match record.kind() {
             FrameKind::Anon if !shared => {
-                verify_anon(vma, addr, record);
+                verify_anon(vma, addr, record, relatives);
                 assert!(
                     !entry.is_writable() || record.mapcount() == 1,
                     "the page at {addr:#x} can be written, but is mapped elsewhere too: {record:?}"
                 );
             }
             FrameKind::Object => {
-                verify_object(vma, addr, record);
+                verify_object(vma, addr, record, relatives);
                 assert!(!entry.is_writable() || shared, "the object's page at {addr:#x} in {vma:?} can be written");
             }
             _ => panic!("{record:?} is mapped at {addr:#x} in {vma:?}"),
@@ -131,7 +155,7 @@ fn verify_chain(vma: Ref<Vma>) {
 }
 
 /// Checks that the record of a private page leads back to where it is mapped.
-fn verify_anon(vma: Ref<Vma>, addr: usize, record: &Frame) {
+fn verify_anon(vma: Ref<Vma>, addr: usize, record: &Frame, relatives: Relatives) {
     // SAFETY: only `AnonVma::to_mapping` sets the mapping of a private page.
     let anon_vma = unsafe { AnonVma::from_mapping(record.mapping()) };
     let Some(anon_vma) = anon_vma else {
@@ -142,26 +166,38 @@ fn verify_anon(vma: Ref<Vma>, addr: usize, record: &Frame) {
         "{vma:?} is not chained to the anon_vma of its page at {addr:#x}"
     );
     assert_eq!(record.index(), vma.index_of(addr), "index of the private page at {addr:#x} in {vma:?}");
-    assert_eq!(record.refcount(), record.mapcount(), "references to the private page at {addr:#x}, and mappings of it");
+    verify_references("private", record, 0, addr, relatives);
+}
+
+/// Checks that a page has as many references as it has mappings and `others`.
+fn verify_references(whose: &str, record: &Frame, others: u32, addr: usize, relatives: Relatives) {
+    let (references, mappings) = (record.refcount(), record.mapcount());
+    match relatives {
+        Relatives::Still => {
+            assert_eq!(references, mappings + others, "references to the {whose} page at {addr:#x}, and uses of it")
+        }
+        // Those of the mapping that was found, at least.
+        Relatives::Busy => {
+            assert!(references != 0 && mappings != 0, "the {whose} page at {addr:#x} is free: {record:?}")
+        }
+    }
 }
 
 /// Checks that a page of an object is that of the VMA's object, in its place.
-fn verify_object(vma: Ref<Vma>, addr: usize, record: &Frame) {
+fn verify_object(vma: Ref<Vma>, addr: usize, record: &Frame, relatives: Relatives) {
     let Some(object) = vma.object() else {
         panic!("an object's page at {addr:#x} in {vma:?}");
     };
     // A page that the object has lost stays mapped.
-    let kept = record.mapping() != 0;
-    if kept {
+    let (mapping, index) = (record.mapping(), record.index());
+    if mapping != 0 {
+        // It may be lost just now.
+        let index = if relatives == Relatives::Busy { vma.index_of(addr) } else { index };
         assert_eq!(
-            (record.mapping(), record.index()),
+            (mapping, index),
             (object.as_usize(), vma.index_of(addr)),
             "object and index of the page at {addr:#x} in {vma:?}"
         );
     }
-    assert_eq!(
-        record.refcount(),
-        record.mapcount() + u32::from(kept),
-        "references to the object's page at {addr:#x}, and mappings of it"
-    );
+    verify_references("object's", record, u32::from(mapping != 0), addr, relatives);
 }

@@ -116,3 +116,24 @@ fn a_page_table_for_nothing() {
         drop(slot.expect("memory"));
     });
 }
+
+#[test]
+fn beside_others_only_what_they_cannot_change_is_verified() {
+    let mem = machine(1024);
+    let p = Process::new(&mem);
+    p.map_at(BASE, 4);
+    p.fill(BASE, 4);
+    // As a relative does that copies the page.
+    record(&p, 1).get();
+    p.space.verify_beside_others();
+    let check = std::panic::AssertUnwindSafe(|| p.space.verify());
+    std::panic::catch_unwind(check).expect_err("a reference too many is not noticed");
+    assert!(!record(&p, 1).release());
+    p.space.verify();
+    record(&p, 2).set_index(7);
+    let check = std::panic::AssertUnwindSafe(|| p.space.verify_beside_others());
+    std::panic::catch_unwind(check).expect_err("a wrong index is not noticed");
+    // What is broken cannot be taken down in order.
+    std::mem::forget(p);
+    std::mem::forget(mem);
+}
