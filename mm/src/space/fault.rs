@@ -27,7 +27,7 @@ use super::zap::forget_mapping;
 use super::{AddressSpace, FaultError};
 use crate::frame::{Frames, copy_page};
 use crate::object::ObjectError;
-use crate::paging::{Entry, EntryFlags, Glance, Slot, TlbGather};
+use crate::paging::{Entry, EntryFlags, Glance, TlbGather};
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;
 use crate::vma::{Miss, Vma};
@@ -222,28 +222,39 @@ impl<P: Platform> AddressSpace<'_, P> {
         seen: Glance<'_>,
         frame: OwnedFrame,
     ) -> Result<Outcome, FaultError> {
+        let entry = self.adopt(vma, page, &frame);
         let slot = match self.tables.lock_seen_alloc(self.mem, seen) {
             Ok(slot) if slot.get().is_empty() => slot,
             other => {
-                self.mem.free(frame);
+                self.disown(frame);
                 return other.map(|_| Outcome::Again).map_err(FaultError::from);
             }
         };
-        self.map_anon(vma, page, frame, &slot);
+        slot.set(entry);
+        frame.into_raw();
+        self.resident.add(ResidentKind::Anon, 1);
         Ok(Outcome::Done)
     }
 
-    /// Lets a locked entry map a new private frame, writable if the VMA is.
-    fn map_anon(&self, vma: Ref<Vma>, page: usize, frame: OwnedFrame, slot: &Slot<'_>) {
+    /// Makes a new frame a private page of the VMA, and returns the entry that is to
+    /// map it: writable if the VMA is. That is done before the entry's table is locked,
+    /// so that others who fault on pages of that table wait less.
+    #[inline(always)]
+    fn adopt(&self, vma: Ref<Vma>, page: usize, frame: &OwnedFrame) -> Entry {
         let flags = vma.flags();
-        let pfn = frame.into_raw();
-        let record = self.mem.frame(pfn);
+        let record = self.mem.frame(frame.pfn());
         record.set_mapping(vma.anon_vma().map_or(0, AnonVma::to_mapping));
         record.set_index(vma.index_of(page));
         record.inc_mapcount();
         let written = if flags.contains(VmaFlags::WRITE) { WRITTEN } else { EntryFlags::ACCESSED };
-        slot.set(Entry::leaf(pfn, page_protection(flags) | written));
-        self.resident.add(ResidentKind::Anon, 1);
+        Entry::leaf(frame.pfn(), page_protection(flags) | written)
+    }
+
+    /// Frees a frame that was [adopted](Self::adopt) in vain.
+    #[cold]
+    fn disown(&self, frame: OwnedFrame) {
+        self.mem.frame(frame.pfn()).dec_mapcount();
+        self.mem.free(frame);
     }
 
     /// First read of a private page that nothing is behind.
@@ -322,9 +333,10 @@ impl<P: Platform> AddressSpace<'_, P> {
         let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushCopy);
         // What the hardware may have set meanwhile does not count as a change.
         let hardware = EntryFlags::ACCESSED | EntryFlags::DIRTY;
+        let entry = self.adopt(vma, page, &frame);
         let slot = self.tables.lock_pte(self.mem, page);
         let Some(slot) = slot.filter(|slot| slot.get().without(hardware) == old.without(hardware)) else {
-            self.mem.free(frame);
+            self.disown(frame);
             return Ok(Outcome::Again);
         };
         slot.take();
@@ -335,7 +347,9 @@ impl<P: Platform> AddressSpace<'_, P> {
         }
         // Until the flush, other CPUs may go on reading the old page; none can
         // have seen the new one written, as that takes the end of this fault.
-        self.map_anon(vma, page, frame, &slot);
+        slot.set(entry);
+        frame.into_raw();
+        self.resident.add(ResidentKind::Anon, 1);
         drop(slot);
         Ok(Outcome::Done)
     }

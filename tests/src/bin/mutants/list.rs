@@ -348,8 +348,8 @@ pub const RACES: &[Mutation] = &[
         "faults::two_faults_on_one_page",
         "race: an entry is not looked at again under its lock",
         "mm/src/space/fault.rs",
-        "            Ok(slot) if slot.get().is_empty() => slot,\n            other => {\n                self.mem.free(frame);",
-        "            Ok(slot) => slot,\n            other => {\n                self.mem.free(frame);",
+        "            Ok(slot) if slot.get().is_empty() => slot,\n            other => {\n                self.disown(frame);",
+        "            Ok(slot) => slot,\n            other => {\n                self.disown(frame);",
     ),
     race(
         "faults::fault_and_mprotect",

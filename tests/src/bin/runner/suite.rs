@@ -370,10 +370,10 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
     }
     bad_programs(places, scratch, &mut add)?;
     for (hang, machine, message) in [
-        ("hang-lock", TWO_CPUS, "CPU 0 does not leave the kernel"),
+        ("hang-lock", TWO_CPUS, "does not leave the kernel"),
         // With another one, that may notice first.
-        ("hang-interrupt-lock", BIOS, "CPU 0 waits with interrupts disabled"),
-        ("hang-silently", TWO_CPUS, "CPU 0 takes no interrupts"),
+        ("hang-interrupt-lock", BIOS, "waits with interrupts disabled"),
+        ("hang-silently", TWO_CPUS, "takes no interrupts"),
     ] {
         let program = Program { options: vec![hang, "watchdog=2"], ..shell("exit 0") };
         add(&format!("watchdog: {hang}"), &program, machine, Expect::Dies(message));
