@@ -22,6 +22,8 @@
 #   CPU=max         QEMU's CPU model
 #   ICOUNT=1        guest time is the number of instructions executed
 #   TIMEOUT=600     seconds after which the guest is stopped; 0 is never
+# Of all that run the kernel:
+#   CHECKED=1       one with debug assertions, which checks the order of locks
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -36,6 +38,7 @@ TIMEOUT ?= 600
 # These come from the command line: environments have unrelated variables of
 # such names.
 ICOUNT :=
+CHECKED :=
 SECONDS := 600
 SCHEDULES := 100000
 PROG :=
@@ -49,12 +52,13 @@ unexport CARGO_TARGET_DIR
 unexport RUSTFLAGS CARGO_BUILD_TARGET RUSTUP_TOOLCHAIN RUSTC_BOOTSTRAP
 
 CONFIG := build/config.mk
-IMAGES := build/images
+IMAGES := build/images$(if $(filter-out 0,$(CHECKED)),-checked)
 # Build scripts look at whether unstable features are allowed: in one directory with
 # what is built without, each would make the other be built again.
 BOOT_TARGET := $(TARGET)/boot
 BOOT := $(BOOT_TARGET)/debug/boot
-KERNEL := $(TARGET)/x86_64-target/release/kernel
+KERNEL_TARGET := $(TARGET)$(if $(filter-out 0,$(CHECKED)),/checked)
+KERNEL := $(KERNEL_TARGET)/x86_64-target/release/kernel
 GUESTS := $(TARGET)/x86_64-unknown-linux-gnu/release
 TOUR := $(GUESTS)/tour
 
@@ -72,7 +76,8 @@ UNSTABLE := RUSTC_BOOTSTRAP=1
 # guest programs that would be time spent on linking the standard library each time.
 KERNEL_CARGO := --release -p kernel --target x86_64-target.json -Zjson-target-spec \
 	-Zbuild-std=core,alloc,compiler_builtins -Zbuild-std-features=compiler-builtins-mem \
-	--config profile.release.lto=true --config profile.release.codegen-units=1
+	--config profile.release.lto=true --config profile.release.codegen-units=1 \
+	$(if $(filter-out 0,$(CHECKED)),--config profile.release.debug-assertions=true)
 GUEST_CARGO := --release -p tests --target x86_64-unknown-linux-gnu
 GUEST_FLAGS := -C target-feature=+crt-static
 # The model checker is to be quick, and still have assertions on.
@@ -95,7 +100,7 @@ $(CONFIG): scripts/setup.sh rust-toolchain.toml
 # ---- building -------------------------------------------------------------------
 
 kernel:
-	@$(UNSTABLE) $(call cargo,build,$(KERNEL_CARGO))
+	@$(UNSTABLE) cargo build $(KERNEL_CARGO) --target-dir $(KERNEL_TARGET)
 
 # BOOT may name a tool that is built already.
 boot:

@@ -127,3 +127,4 @@ pub use space::{
 };
 #[cfg(any(test, feature = "sim"))]
 pub use space::{find_mappings, verify_all};
+pub use sync::{locks_held, track_locks};

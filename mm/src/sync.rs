@@ -8,7 +8,8 @@
 //! [`point`] is where it may let another thread go on.
 //!
 //! Each lock has a [`rank`], and a thread takes locks in ascending order of
-//! ranks alone. Host builds check that at every lock, see [`order`].
+//! ranks alone. Host builds, and kernels with debug assertions, check that at
+//! every lock, see [`order`].
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};
@@ -16,11 +17,13 @@ use core::ops::{Deref, DerefMut};
 use spin::RelaxStrategy;
 
 pub(crate) use self::order::Held;
+pub use self::order::{locks_held, track_locks};
 pub(crate) use self::raw::point;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use self::raw::thread;
 pub(crate) use self::vma_lock::VmaLock;
 
+mod order;
 mod vma_lock;
 
 /// What the locks are made of.
@@ -204,84 +207,6 @@ impl<T: Default, const RANK: u8> Default for RwLock<T, RANK> {
 impl<T, const RANK: u8> fmt::Debug for RwLock<T, RANK> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RwLock").field("readers", &self.0.reader_count()).finish_non_exhaustive()
-    }
-}
-
-/// The check of the order, by the locks that a thread holds.
-#[cfg(any(test, feature = "sim"))]
-mod order {
-    use std::cell::RefCell;
-
-    use super::{rank, thread};
-
-    /// The names of the ranks.
-    const NAMES: [&str; 10] =
-        ["mmap", "VMA", "prepare", "anon_vma root", "object", "page-table", "arena", "frame list", "frame pool", "CPU"];
-
-    thread_local! {
-        /// What is held, in the order in which it was taken: who holds it (see
-        /// [`thread`]), its rank, its address.
-        static HELD: RefCell<Vec<(usize, u8, usize)>> = const { RefCell::new(Vec::new()) };
-    }
-
-    /// A lock is held, or waited for, as long as this exists.
-    pub(crate) struct Held(usize, u8, usize);
-
-    impl Held {
-        /// `lock` is going to be waited for.
-        ///
-        /// # Panics
-        ///
-        /// If the thread holds one that comes later in the order.
-        pub(super) fn wait_for<L>(rank: u8, lock: &L) -> Held {
-            let address = std::ptr::from_ref(lock) as usize;
-            HELD.with_borrow(|held| {
-                for &(_, other, at) in held.iter().filter(|held| held.0 == thread()) {
-                    // Those of page tables are in the records of their frames, so
-                    // the order of addresses is that of frames.
-                    let ordered = rank == rank::PAGE_TABLE || rank == rank::ANON_VMA_ROOT;
-                    let next = ordered && other == rank && at < address;
-                    let (name, under) = (NAMES[rank as usize], NAMES[other as usize]);
-                    assert!(other < rank || next, "{name} lock taken under {under} lock");
-                }
-            });
-            Held::hold(rank, lock)
-        }
-
-        /// `lock` has been taken, or will be without waiting.
-        pub(super) fn hold<L>(rank: u8, lock: &L) -> Held {
-            let address = std::ptr::from_ref(lock) as usize;
-            HELD.with_borrow_mut(|held| held.push((thread(), rank, address)));
-            Held(thread(), rank, address)
-        }
-    }
-
-    impl Drop for Held {
-        fn drop(&mut self) {
-            HELD.with_borrow_mut(|held| {
-                if let Some(last) = held.iter().rposition(|&lock| lock == (self.0, self.1, self.2)) {
-                    held.remove(last);
-                }
-            });
-        }
-    }
-}
-
-/// Nothing is checked.
-#[cfg(not(any(test, feature = "sim")))]
-mod order {
-    pub(crate) struct Held;
-
-    impl Held {
-        #[inline(always)]
-        pub(super) fn wait_for<L>(_rank: u8, _lock: &L) -> Held {
-            Held
-        }
-
-        #[inline(always)]
-        pub(super) fn hold<L>(_rank: u8, _lock: &L) -> Held {
-            Held
-        }
     }
 }
 

@@ -45,6 +45,7 @@ pub fn memory() -> &'static Memory<KernelPlatform> {
 /// The direct map has all of `ram`, no one else uses it from now on, and the
 /// kernel's page tables are complete as far as address spaces share them.
 pub unsafe fn init(ram: &BootRam) -> Result<(), InitError> {
+    mm::track_locks(cpu::id);
     // Made where it is going to be: it is large, and would be copied on the
     // stack more than once.
     // SAFETY: as the caller promises.

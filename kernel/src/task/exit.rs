@@ -110,10 +110,9 @@ pub(super) fn verify_spaces() {
 ///
 /// If address spaces are to be verified, and something does not hold in this one.
 pub(super) fn let_go(space: Option<Arc<Space>>) {
-    watchdog::hang_now();
-    if let Some(space) = &space
-        && VERIFY.load(Ordering::Relaxed)
-    {
+    let Some(space) = &space else { return };
+    watchdog::hang_now(space);
+    if VERIFY.load(Ordering::Relaxed) {
         if cpu::count() == 1 {
             space.verify();
         } else if Arc::strong_count(space) == 1 {

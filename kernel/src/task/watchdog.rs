@@ -17,6 +17,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use mm::{CpuSet, MAX_CPUS};
 
+use super::process::Space;
 use super::thread::try_current;
 use crate::arch::TrapFrame;
 use crate::arch::backtrace::Backtrace;
@@ -128,13 +129,15 @@ pub fn hang_later(how: Hang) {
     HANG.store(how as u8, Ordering::Relaxed);
 }
 
-/// Hangs if [`hang_later`] was called.
-pub(super) fn hang_now() {
+/// Hangs if [`hang_later`] was called, over what the current process does to `space`.
+pub(super) fn hang_now(space: &Space) {
     let how = HANG.load(Ordering::Relaxed);
     if how == Hang::Lock as u8 {
-        let lock = irq::Mutex::new(());
-        let _held = lock.lock();
-        let _never = lock.lock();
+        space.for_each_vma(|_| {
+            let lock = irq::Mutex::new(());
+            let _held = lock.lock();
+            let _never = lock.lock();
+        });
     } else if how == Hang::InterruptLock as u8 {
         let lock = irq::IrqMutex::new(());
         let _held = lock.lock();
@@ -154,6 +157,7 @@ fn bite(reason: fmt::Arguments<'_>) -> ! {
     write_line_unlocked(format_args!("watchdog: {reason}"));
     let this = cpu::id();
     write_line_unlocked(format_args!("CPU {this}:{}", Backtrace::here()));
+    say_locks(this);
     for other in cpu::online().iter().filter(|&id| id != this) {
         smp::ask_where(other);
         let end = time::monotonic_ns() + ANSWER_NS;
@@ -166,6 +170,13 @@ fn bite(reason: fmt::Arguments<'_>) -> ! {
         }
     }
     debug_exit::panic()
+}
+
+/// Says which locks of `mm` this CPU holds or waits for, in a build that knows.
+fn say_locks(this: usize) {
+    mm::locks_held(this, |what, address| {
+        write_line_unlocked(format_args!("CPU {this} has, or waits for, the {what} lock at {address:#x}"));
+    });
 }
 
 /// A non-maskable interrupt at `frame`: if another CPU wants to know where this one
@@ -181,6 +192,7 @@ pub fn answer(frame: &TrapFrame) {
         let stack = Backtrace::from(frame.rsp as usize);
         write_line_unlocked(format_args!("CPU {this}: {:#x}{stack}", frame.rip));
     }
+    say_locks(this);
     SAID.fetch_or(CpuSet::single(this).0, Ordering::SeqCst);
     halt_forever()
 }
