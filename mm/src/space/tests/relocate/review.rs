@@ -276,6 +276,25 @@ fn what_shares_its_anon_vma_with_what_was_forked_is_refused() {
 }
 
 #[test]
+fn what_was_copied_since_the_fork_is_refused_as_long_as_there_is_a_child() {
+    with_process(|parent| {
+        parent.put(SOURCE, Faulted);
+        let child = parent.fork().unwrap();
+        // Each has its own pages now; but the child's are still found through the parent's anon_vma.
+        parent.fill(SOURCE, 5);
+        for p in [parent, &child] {
+            let result = p.space.mremap(SOURCE, LEN, LEN, MOVE | MUST, TARGET);
+            assert_eq!(result.map_err(Errno::from), Err(Errno::EFAULT));
+            p.assert_filled(SOURCE, 5);
+        }
+        assert_eq!(parent.count(Event::RelocateForked), 2);
+        drop(child);
+        assert_eq!(parent.move_to_target(MUST), Ok(TARGET));
+        parent.assert_filled(TARGET, 5);
+    });
+}
+
+#[test]
 fn moved_beside_unwritten_memory_with_and_without_a_fork() {
     // The cases merge_with_fork of Linux's merge.c: companion of CVE-2026-23077.
     for forked in [false, true] {
