@@ -308,6 +308,67 @@ pub const MUTATIONS: &[Mutation] = &[
         "        avc.last.store(vma.pgoff() + (vma.pages() - 1), Ordering::Relaxed);\n        anon_vma.tree.refresh(avc);",
         "",
     ),
+    // ---- relocation ----
+    mutation(
+        "relocation: pages keep their indices",
+        "mm/src/space/mremap/relocate.rs",
+        "            frame.set_index(first.wrapping_add(i));\n",
+        "",
+    ),
+    mutation(
+        "relocation: pages keep their anon_vma",
+        "mm/src/space/mremap/relocate.rs",
+        "            frame.set_mapping(mapping);\n",
+        "            let _ = mapping;\n",
+    ),
+    mutation(
+        "relocation: what was forked is taken for its own",
+        "mm/src/space/mremap/relocate.rs",
+        "if rmap::is_forked(&vma) {",
+        "if false {",
+    ),
+    mutation(
+        "relocation: a page that is mapped elsewhere is moved along",
+        "mm/src/space/mremap/relocate.rs",
+        ".mapcount() != 1",
+        ".mapcount() == 0",
+    ),
+    mutation(
+        "relocation: the strict flag falls back",
+        "mm/src/space/mremap/relocate.rs",
+        "        if remap.must_relocate() {",
+        "        if false {",
+    ),
+    mutation(
+        "relocation: the first of several mappings moves before the next is looked at",
+        "mm/src/space/mremap/mod.rs",
+        "if self.refuses_relocation(vma, source, &piece) {",
+        "if false {",
+    ),
+    mutation(
+        "relocation: it takes the anon_vma of what it leaves",
+        "mm/src/rmap/chain.rs",
+        "*vma != from || !source.contains(at)",
+        "true || *vma != from || !source.contains(at)",
+    ),
+    mutation(
+        "relocation: what has moved is not merged",
+        "mm/src/space/mremap/moving.rs",
+        "            state.vmas.plan_merge(mapped, source).commit(&mut state.vmas, self.mem, spares);\n",
+        "            let _ = (mapped, source);\n",
+    ),
+    mutation(
+        "relocation: what has moved is merged with what it leaves",
+        "mm/src/space/mremap/moving.rs",
+        "            state.vmas.plan_merge(mapped, source)",
+        "            state.vmas.plan_merge(mapped, source.filter(|_| false))",
+    ),
+    mutation(
+        "relocation: no anon_vma is reserved",
+        "mm/src/space/mremap/moving.rs",
+        "if relocate { Needs::CHAIN }",
+        "if false { Needs::CHAIN }",
+    ),
     // ---- room ----
     mutation(
         "gaps: the largest gap of a subtree is not kept up to date",
