@@ -104,11 +104,13 @@ mod memory;
 mod object;
 mod paging;
 mod platform;
+mod reclaim;
 mod rmap;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod slab;
 mod space;
+mod swap;
 mod sync;
 mod vma;
 
@@ -127,4 +129,5 @@ pub use space::{
 };
 #[cfg(any(test, feature = "sim"))]
 pub use space::{find_mappings, verify_all};
+pub use swap::{PageBytes, SwapDevice, SwapError, SwapStats};
 pub use sync::{locks_held, track_locks};

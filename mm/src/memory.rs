@@ -5,7 +5,7 @@
 //! else. It is all the state that is not some address space's, so two machines
 //! may live side by side in one process.
 
-use core::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 
 use crate::addr::{PAGE_SIZE, Pfn, is_page_aligned};
 use crate::errno::OutOfMemory;
@@ -14,6 +14,8 @@ use crate::object::Object;
 use crate::platform::{PhysAddr, Platform};
 use crate::rmap::{AnonVma, Avc};
 use crate::slab::{Arena, SlabInfo};
+use crate::space::SpaceCore;
+use crate::swap::SwapSlots;
 use crate::vma::Vma;
 
 mod events;
@@ -79,6 +81,9 @@ pub struct Memory<P: Platform> {
     contexts: AtomicU64,
     pub(crate) arenas: Arenas,
     events: Events,
+    swap: SwapSlots,
+    /// Where reclaim goes on: a frame, counted from the first, modulo their number.
+    clock: AtomicUsize,
     #[cfg(any(test, feature = "fault-injection"))]
     injection: injection::Injection,
 }
@@ -89,11 +94,18 @@ pub(crate) struct Arenas {
     pub(crate) vmas: Arena<Vma>,
     pub(crate) avcs: Arena<Avc>,
     pub(crate) anon_vmas: Arena<AnonVma>,
+    pub(crate) spaces: Arena<SpaceCore>,
 }
 
 impl Arenas {
     const fn new() -> Arenas {
-        Arenas { objects: Arena::new(), vmas: Arena::new(), avcs: Arena::new(), anon_vmas: Arena::new() }
+        Arenas {
+            objects: Arena::new(),
+            vmas: Arena::new(),
+            avcs: Arena::new(),
+            anon_vmas: Arena::new(),
+            spaces: Arena::new(),
+        }
     }
 }
 
@@ -134,6 +146,8 @@ impl<P: Platform> Memory<P> {
             contexts: AtomicU64::new(0),
             arenas: Arenas::new(),
             events: Events::new(),
+            swap: SwapSlots::new(),
+            clock: AtomicUsize::new(0),
             #[cfg(any(test, feature = "fault-injection"))]
             injection: injection::Injection::new(),
         };
@@ -203,7 +217,10 @@ impl<P: Platform> Memory<P> {
         debug_assert_eq!(table.order(), 0);
         let pfn = table.into_raw();
         debug_assert!(self.is_zero(pfn), "the page table {pfn:?} is freed with entries in it");
-        self.frames.free_zeroed(self.platform.current_cpu(), pfn);
+        // Else reclaim has come across it, and will free it.
+        if self.frame(pfn).release() {
+            self.frames.free_zeroed(self.platform.current_cpu(), pfn);
+        }
     }
 
     /// Whether a frame is full of zeroes.
@@ -216,9 +233,12 @@ impl<P: Platform> Memory<P> {
     /// Frees frames that nothing maps and no CPU can use by its TLB any more.
     #[inline]
     pub fn free(&self, frame: OwnedFrame) {
-        let order = frame.order();
-        let pfn = frame.into_raw();
-        debug_assert!(self.frame(pfn).refcount() <= 1, "{pfn:?} is still referenced");
+        self.put(frame.into_raw());
+    }
+
+    /// Frees a block to which nobody has a reference any more.
+    #[inline]
+    fn free_last(&self, pfn: Pfn, order: u8) {
         // SAFETY: the block is owned, and nothing uses it any more.
         unsafe { self.spoil(pfn, order) };
         self.frames.free(self.platform.current_cpu(), pfn, order);
@@ -253,8 +273,9 @@ impl<P: Platform> Memory<P> {
     /// frame if it was the last one.
     #[inline]
     pub(crate) fn put(&self, pfn: Pfn) {
-        if let Some(frame) = self.frames.put(pfn) {
-            self.free(frame);
+        let frame = self.frame(pfn);
+        if frame.release() {
+            self.free_last(pfn, frame.order());
         }
     }
 
@@ -269,6 +290,21 @@ impl<P: Platform> Memory<P> {
                 unsafe { self.spoil(pfn, order) };
             }),
         }
+    }
+
+    #[inline]
+    pub(crate) fn swap(&self) -> &SwapSlots {
+        &self.swap
+    }
+
+    /// Moves the hand of reclaim's clock on.
+    pub(crate) fn next_on_clock(&self) -> usize {
+        self.clock.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The first frame that there is a record of, and how many there are.
+    pub(crate) fn frame_span(&self) -> (Pfn, usize) {
+        self.frames.span()
     }
 
     /// How often something has happened.
@@ -319,13 +355,14 @@ impl<P: Platform> Memory<P> {
 
     /// The objects that the crate allocates for itself: VMAs, and what the reverse
     /// mapping of anonymous pages is made of. What `/proc/slabinfo` shows.
-    pub fn slabs(&self) -> [SlabInfo; 4] {
-        let Arenas { objects, vmas, avcs, anon_vmas } = &self.arenas;
+    pub fn slabs(&self) -> [SlabInfo; 5] {
+        let Arenas { objects, vmas, avcs, anon_vmas, spaces } = &self.arenas;
         [
             vmas.info("vm_area_struct"),
             anon_vmas.info("anon_vma"),
             avcs.info("anon_vma_chain"),
             objects.info("address_space"),
+            spaces.info("mm_struct"),
         ]
     }
 
@@ -363,7 +400,7 @@ impl<P: Platform> Memory<P> {
     /// The most pages that may be charged when overcommitting is forbidden:
     /// `CommitLimit` of `/proc/meminfo`.
     pub fn commit_limit(&self) -> usize {
-        self.total_frames() / 100 * self.sysctl.overcommit_ratio()
+        self.total_frames() / 100 * self.sysctl.overcommit_ratio() + self.swap_stats().total
     }
 
     /// Charges `pages` pages that may be written to from now on (Linux's
@@ -380,7 +417,11 @@ impl<P: Platform> Memory<P> {
         let committed = self.committed.fetch_add(change, Ordering::Relaxed).saturating_add(change);
         let allowed = match self.sysctl.overcommit() {
             Overcommit::Always => true,
-            Overcommit::Heuristic => pages <= self.total_frames(),
+            // Most often without a look at swap, which has a lock.
+            Overcommit::Heuristic => {
+                let frames = self.total_frames();
+                pages <= frames || pages <= frames + self.swap_stats().total
+            }
             Overcommit::Never => committed <= self.commit_limit() as isize,
         };
         if !allowed {

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::swap::SwapDevice;
+
 pub use x86_64::PhysAddr;
 
 /// The most CPUs the crate can address; the size of a [`CpuSet`].
@@ -109,4 +111,10 @@ pub unsafe trait Platform: Send + Sync + 'static {
 
     /// 64 random bits, for address-space layout randomisation.
     fn random(&self) -> u64;
+
+    /// Where pages go that there is no memory for, if anywhere. The answer is always
+    /// the same. It is not used before [`Memory::swap_on`](crate::Memory::swap_on).
+    fn swap_device(&self) -> Option<&dyn SwapDevice> {
+        None
+    }
 }

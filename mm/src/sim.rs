@@ -15,6 +15,7 @@
 //! walk through a freed table panics.
 
 mod mmu;
+mod swap;
 #[cfg(test)]
 mod tests;
 
@@ -32,9 +33,11 @@ use crate::frame::MAX_ORDER;
 use crate::memory::{Memory, PhysRange};
 use crate::platform::{CpuSet, MAX_CPUS, PhysAddr, Platform, TlbFlush};
 use crate::space::AddressSpace;
+use crate::swap::SwapDevice;
 use crate::sync::{Relax, SpinLock, SpinLockGuard, rank, thread};
 use mmu::Tlb;
 pub use mmu::{Access, PageFault};
+pub use swap::SimSwap;
 
 /// Where the simulated RAM begins: addresses below are invalid.
 const RAM_START: u64 = 0x100_0000;
@@ -66,6 +69,18 @@ pub fn memory(cpus: usize, frames: usize) -> Memory<SimPlatform> {
     unsafe { Memory::new(platform, &[ram], None) }.expect("too little simulated memory")
 }
 
+/// [`memory`], with a swap device that has `slots` slots in use.
+///
+/// # Panics
+///
+/// As [`memory`].
+pub fn memory_with_swap(cpus: usize, frames: usize, slots: u32) -> Memory<SimPlatform> {
+    let memory = memory(cpus, frames);
+    memory.platform().swap().set_slots(slots);
+    memory.swap_on().expect("too little simulated memory");
+    memory
+}
+
 /// The simulated machine.
 pub struct SimPlatform {
     ram: NonNull<u8>,
@@ -75,6 +90,7 @@ pub struct SimPlatform {
     flushes: AtomicUsize,
     /// The flushes since recording was begun.
     recorded: Mutex<Option<Vec<(CpuSet, TlbFlush)>>>,
+    swap: SimSwap,
 }
 
 // SAFETY: the RAM is owned and accessed through raw pointers only, under the
@@ -104,7 +120,13 @@ impl SimPlatform {
             random: AtomicU64::new(1),
             flushes: AtomicUsize::new(0),
             recorded: Mutex::new(None),
+            swap: SimSwap::default(),
         }
+    }
+
+    /// The swap device. It has no room before [`SimSwap::set_slots`].
+    pub fn swap(&self) -> &SimSwap {
+        &self.swap
     }
 
     /// Where the RAM is.
@@ -332,5 +354,9 @@ unsafe impl Platform for SimPlatform {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    fn swap_device(&self) -> Option<&dyn SwapDevice> {
+        Some(&self.swap)
     }
 }

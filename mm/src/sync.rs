@@ -65,23 +65,27 @@ pub(crate) mod rank {
     pub(crate) const VMA: u8 = 1;
     /// Who gives a VMA its first anon_vma.
     pub(crate) const PREPARE: u8 = 2;
+    /// A private page: where it is, in memory or in swap.
+    pub(crate) const FOLIO: u8 = 3;
     /// The trees of a family of anon_vmas. A second one may be taken under it, if its
     /// address is higher.
-    pub(crate) const ANON_VMA_ROOT: u8 = 3;
+    pub(crate) const ANON_VMA_ROOT: u8 = 4;
     /// The pages of a memory object, or its name.
-    pub(crate) const OBJECT: u8 = 4;
+    pub(crate) const OBJECT: u8 = 5;
     /// One page table. A second one may be taken under it, if its frame has the
     /// higher number.
-    pub(crate) const PAGE_TABLE: u8 = 5;
+    pub(crate) const PAGE_TABLE: u8 = 6;
+    /// What is in which slot of the swap device.
+    pub(crate) const SWAP: u8 = 7;
     /// The free objects of an arena.
-    pub(crate) const ARENA: u8 = 6;
+    pub(crate) const ARENA: u8 = 8;
     /// A CPU's lists of free frames.
-    pub(crate) const FRAME_LISTS: u8 = 7;
+    pub(crate) const FRAME_LISTS: u8 = 9;
     /// All other free frames.
-    pub(crate) const FRAME_POOL: u8 = 8;
+    pub(crate) const FRAME_POOL: u8 = 10;
     /// A simulated CPU, during an access to memory.
     #[cfg(any(test, feature = "sim"))]
-    pub(crate) const CPU: u8 = 9;
+    pub(crate) const CPU: u8 = 11;
 }
 
 /// What a waiter does in each turn of its loop.

@@ -21,7 +21,7 @@ use core::sync::atomic::{AtomicIsize, Ordering};
 use super::buddy::{Buddy, claim_block, disclaim_block};
 use super::cpu::{BATCH, Batch, CpuLists, Depot};
 use super::table::{FrameTable, Frames, NIL};
-use super::{Frame, FrameKind, MAX_ORDER, OwnedFrame};
+use super::{Frame, FrameKind, MAX_ORDER};
 use crate::addr::{PAGE_SIZE, Pfn};
 use crate::memory::PhysRange;
 use crate::platform::{MAX_CPUS, Platform};
@@ -195,7 +195,8 @@ impl FrameAllocator {
         Some(self.table.pfn(index))
     }
 
-    /// Gives a single frame back, which the caller owns and which is full of zeroes.
+    /// Gives a single frame back, to which nobody has a reference any more and which
+    /// is full of zeroes.
     #[inline]
     pub(crate) fn free_zeroed(&self, cpu: usize, pfn: Pfn) {
         let index = self.table.index(pfn);
@@ -205,7 +206,6 @@ impl FrameAllocator {
         let Some(mut lists) = cpu.lists.try_lock() else {
             return self.free_block(index, kind, 0);
         };
-        frame.refcount.store(0, Ordering::Relaxed);
         frame.set_state(FrameKind::Free, 0, 0);
         cpu.in_use.add(kind, -1);
         if !lists.push_zeroed(index, frame) {
@@ -213,7 +213,7 @@ impl FrameAllocator {
         }
     }
 
-    /// Gives a block back, which the caller owns.
+    /// Gives a block back, to which nobody has a reference any more.
     #[inline]
     pub(crate) fn free(&self, cpu: usize, pfn: Pfn, order: u8) {
         let index = self.table.index(pfn);
@@ -253,7 +253,6 @@ impl FrameAllocator {
     /// Puts a frame that was of that kind on the lists of `cpu`.
     #[inline]
     fn free_single(&self, cpu: &Cpu, lists: &mut CpuLists, index: u32, frame: &Frame, kind: FrameKind) {
-        frame.refcount.store(0, Ordering::Relaxed);
         frame.set_state(FrameKind::Free, 0, 0);
         cpu.in_use.add(kind, -1);
         self.push(lists, index, frame);
@@ -268,15 +267,6 @@ impl FrameAllocator {
         lists.push(index, frame);
     }
 
-    /// Takes a reference away from a frame; if it was the last, the block is the caller's.
-    #[inline]
-    pub(crate) fn put(&self, pfn: Pfn) -> Option<OwnedFrame> {
-        let frame = self.table.frame(pfn);
-        // SAFETY: nobody else has a reference to the block any more, so it may
-        // as well be said to have one, which is the caller's.
-        frame.release().then(|| unsafe { OwnedFrame::from_raw(pfn, frame.order()) })
-    }
-
     /// The record of a frame; that of a reserved frame for a number outside.
     #[inline]
     pub(crate) fn frame(&self, pfn: Pfn) -> &Frame {
@@ -287,6 +277,12 @@ impl FrameAllocator {
     #[inline]
     pub(crate) fn records(&self) -> Frames<'_> {
         self.table.frames()
+    }
+
+    /// Frame numbers that there are records for: `first..first + count`. Some may be
+    /// of no frame under management.
+    pub(crate) fn span(&self) -> (Pfn, usize) {
+        (self.table.pfn(0), self.table.count())
     }
 
     /// Frames under management.
@@ -407,7 +403,6 @@ impl FrameAllocator {
 
     #[cold]
     fn free_block(&self, index: u32, kind: FrameKind, order: u8) {
-        self.table.at(index).refcount.store(0, Ordering::Relaxed);
         disclaim_block(&self.table, index, order);
         let mut pool = self.pool.lock();
         self.in_use.add(kind, -(1 << order));

@@ -107,14 +107,23 @@ pub struct Frame {
     /// Links of the free lists: indices of records.
     prev: AtomicU32,
     next: AtomicU32,
+    /// Of a private page: the swap slot that is its own, 0 if none is. Guarded by
+    /// the lock of the swap slots.
+    swap_slot: AtomicU32,
     /// Guards the entries of a page table.
     table_lock: SpinLock<(), { rank::PAGE_TABLE }>,
+    /// Guards where a private page is: taken by who takes it out of page tables, or
+    /// brings it back from swap.
+    folio_lock: SpinLock<(), { rank::FOLIO }>,
 }
 
 /// [`Frame::state`]: the first frame of a block on one of the buddy lists.
 const ON_BUDDY_LIST: u32 = 1 << 16;
 /// [`Frame::state`]: a frame of a block in use, other than its first.
 const TAIL: u32 = 1 << 17;
+/// [`Frame::state`]: a private page whose contents may go unless it is written to
+/// (`MADV_FREE`).
+const LAZY_FREE: u32 = 1 << 18;
 
 impl Frame {
     const fn new() -> Frame {
@@ -126,7 +135,9 @@ impl Frame {
             state: AtomicU32::new(FrameKind::Reserved as u32),
             prev: AtomicU32::new(0),
             next: AtomicU32::new(0),
+            swap_slot: AtomicU32::new(0),
             table_lock: SpinLock::new(()),
+            folio_lock: SpinLock::new(()),
         }
     }
 
@@ -153,14 +164,15 @@ impl Frame {
     #[inline]
     pub fn mapcount(&self) -> u32 {
         point();
-        self.mapcount.load(Ordering::Relaxed)
+        self.mapcount.load(Ordering::Acquire)
     }
 
     /// Counts one more page-table entry that maps the frame.
     #[inline]
     pub(crate) fn inc_mapcount(&self) {
         point();
-        self.mapcount.fetch_add(1, Ordering::Relaxed);
+        // Release: who sees the page mapped sees where, see `reclaim`.
+        self.mapcount.fetch_add(1, Ordering::Release);
     }
 
     /// Counts one page-table entry less, and says how many are left.
@@ -209,6 +221,52 @@ impl Frame {
         self.table_lock.try_lock()
     }
 
+    /// The swap slot whose page this is; 0 if it is none's.
+    #[inline]
+    pub(crate) fn swap_slot(&self) -> u32 {
+        point();
+        self.swap_slot.load(Ordering::Relaxed)
+    }
+
+    /// Sets what [`swap_slot`](Self::swap_slot) returns.
+    pub(crate) fn set_swap_slot(&self, slot: u32) {
+        self.swap_slot.store(slot, Ordering::Relaxed);
+    }
+
+    /// Whether the page's contents may go unless it has been written to.
+    pub(crate) fn is_lazy_free(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & LAZY_FREE != 0
+    }
+
+    /// Sets what [`is_lazy_free`](Self::is_lazy_free) returns.
+    pub(crate) fn set_lazy_free(&self, lazy: bool) {
+        if lazy {
+            self.state.fetch_or(LAZY_FREE, Ordering::Relaxed);
+        } else {
+            self.state.fetch_and(!LAZY_FREE, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the lock of the private page that the frame is.
+    pub(crate) fn folio_lock(&self) -> SpinLockGuard<'_, ()> {
+        self.folio_lock.lock()
+    }
+
+    /// Takes the lock of the private page that the frame is, if it is free.
+    pub(crate) fn try_folio_lock(&self) -> Option<SpinLockGuard<'_, ()>> {
+        self.folio_lock.try_lock()
+    }
+
+    /// Adds a reference if there is any: for who has come across the frame and
+    /// knows nothing of it. What the frame is can be told afterwards, when it
+    /// cannot become anything else any more.
+    pub(crate) fn try_get(&self) -> bool {
+        point();
+        let more = |count: u32| (count != 0).then(|| count + 1);
+        // Acquire: the frame is seen as who took it into use has made it.
+        self.refcount.fetch_update(Ordering::Acquire, Ordering::Relaxed, more).is_ok()
+    }
+
     /// Adds a reference. The caller has one, or a lock that keeps one alive.
     #[inline]
     pub(crate) fn get(&self) {
@@ -245,9 +303,10 @@ impl Frame {
     #[inline]
     fn claim(&self, kind: FrameKind, order: u8) {
         self.set_state(kind, order, 0);
-        self.refcount.store(1, Ordering::Relaxed);
         self.mapping.store(0, Ordering::Relaxed);
         self.index.store(0, Ordering::Relaxed);
+        // Release: who comes across the frame sees what it is.
+        self.refcount.store(1, Ordering::Release);
     }
 }
 

@@ -42,11 +42,19 @@ pub enum Event {
     RelocateForked,
     /// The same: it was not, as one of its pages is mapped elsewhere too.
     RelocateShared,
+    /// A shootdown: a page was evicted.
+    FlushReclaim,
+    /// A page was loaded from swap.
+    SwapIn,
+    /// A page was stored in swap.
+    SwapOut,
+    /// A page that could be dropped was (`MADV_FREE`, `MAP_DROPPABLE`).
+    LazyFree,
 }
 
 impl Event {
     /// All of them.
-    pub const ALL: [Event; 17] = [
+    pub const ALL: [Event; 21] = [
         Event::FaultVmaLocked,
         Event::FaultVmaNotFound,
         Event::FaultVmaBusy,
@@ -64,6 +72,10 @@ impl Event {
         Event::RelocateNotAnon,
         Event::RelocateForked,
         Event::RelocateShared,
+        Event::FlushReclaim,
+        Event::SwapIn,
+        Event::SwapOut,
+        Event::LazyFree,
     ];
 
     /// A name, as in `/proc/vmstat`.
@@ -86,6 +98,10 @@ impl Event {
             Event::RelocateNotAnon => "mremap_relocate_fail_not_anon",
             Event::RelocateForked => "mremap_relocate_fail_forked",
             Event::RelocateShared => "mremap_relocate_fail_shared",
+            Event::FlushReclaim => "tlb_flush_reclaim",
+            Event::SwapIn => "pswpin",
+            Event::SwapOut => "pswpout",
+            Event::LazyFree => "pglazyfreed",
         }
     }
 }

@@ -7,7 +7,7 @@
 //! | `PRESENT`, no `HUGE`, above PTE| the next lower table |
 //! | `PRESENT`                      | a leaf: maps a page |
 //! | `PROT_NONE`, not `PRESENT`     | a leaf that maps a page nobody may access |
-//! | anything else, not `PRESENT`   | no page: left to swap and migration, carried about as it is |
+//! | `SWAP`, not `PRESENT`          | no page: the number of the swap slot that has it |
 //!
 //! A leaf above the PTE level always has `HUGE` set, `PROT_NONE` ones too.
 
@@ -43,6 +43,9 @@ bitflags! {
         /// The frame is not counted or found by rmap: the shared zero page,
         /// device memory. Ignored by hardware.
         const SPECIAL = 1 << 9;
+        /// In an entry that maps no page: the page is in the swap slot whose number
+        /// is where the frame's would be.
+        const SWAP = 1 << 10;
         /// Instructions may not be fetched.
         const NO_EXEC = 1 << 63;
     }
@@ -65,6 +68,19 @@ impl Entry {
     /// level needs [`EntryFlags::HUGE`].
     pub const fn leaf(pfn: Pfn, flags: EntryFlags) -> Entry {
         Entry((pfn.0 as u64) << 12 | flags.bits())
+    }
+
+    /// Says that the page is in a swap slot.
+    pub const fn swap(slot: u32) -> Entry {
+        Entry((slot as u64) << 12 | EntryFlags::SWAP.bits())
+    }
+
+    /// The swap slot that has the page, if one has.
+    pub const fn swap_slot(self) -> Option<u32> {
+        if self.maps_page() || self.0 & EntryFlags::SWAP.bits() == 0 {
+            return None;
+        }
+        Some(((self.0 & ADDR_MASK) >> 12) as u32)
     }
 
     /// A reference to the next lower table. Access rights are the leaves'

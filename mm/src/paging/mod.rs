@@ -81,33 +81,43 @@ pub(crate) const FULL_FLUSH_PAGES: usize = 33;
 const USER_END: usize = 1 << 47;
 
 /// The page tables of one address space.
+///
+/// Part of an arena's object, which a reverse-map walk may reach before and after
+/// there are tables: all fields are atomic, and whoever takes the object into use
+/// calls [`init`](Self::init).
+#[derive(Default)]
 pub(crate) struct PageTables {
-    root: Pfn,
+    /// The frame number of the top-level table.
+    root: AtomicUsize,
     /// Table pages, the root included.
     tables: AtomicUsize,
     /// The CPUs that may use translations: a [`CpuSet`].
     active: AtomicU64,
     /// What TLBs know the address space by; no other one has the same, ever.
-    context: u64,
+    context: AtomicU64,
     /// How many flushes there were.
     generation: AtomicU64,
+    /// How many entries reclaim has emptied, ever, and for how many of them TLBs
+    /// have been flushed; see [`flush_stale`](Self::flush_stale).
+    stale: AtomicU64,
+    flushed: AtomicU64,
     #[cfg(test)]
     visited: AtomicUsize,
 }
 
 impl PageTables {
-    /// An empty user half, over the kernel half that all address spaces share.
-    pub fn new<P: Platform>(mem: &Memory<P>) -> Result<PageTables, OutOfMemory> {
+    /// Makes an empty user half, over the kernel half that all address spaces share.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]; then nothing has changed.
+    pub fn init<P: Platform>(&self, mem: &Memory<P>) -> Result<(), OutOfMemory> {
         let root = mem.alloc_zeroed(FrameKind::Table)?.into_raw();
-        let tables = PageTables {
-            root,
-            tables: AtomicUsize::new(1),
-            active: AtomicU64::new(0),
-            context: mem.next_context(),
-            generation: AtomicU64::new(0),
-            #[cfg(test)]
-            visited: AtomicUsize::new(0),
-        };
+        self.root.store(root.0, Ordering::Relaxed);
+        self.tables.store(1, Ordering::Relaxed);
+        self.active.store(0, Ordering::Relaxed);
+        self.context.store(mem.next_context(), Ordering::Relaxed);
+        self.generation.store(0, Ordering::Relaxed);
         if let Some(kernel_root) = mem.kernel_root() {
             let from = mem.page_ptr(Pfn::containing(kernel_root)).cast::<AtomicU64>();
             let to = mem.page_ptr(root).cast::<AtomicU64>();
@@ -118,24 +128,29 @@ impl PageTables {
                 unsafe { (*to.add(i)).store((*from.add(i)).load(Ordering::Acquire), Ordering::Relaxed) };
             }
         }
-        Ok(tables)
+        Ok(())
     }
 
     /// Frees all table pages. No CPU has the root loaded any more, and nobody
     /// can reach the address space. All leaves are gone: what one still maps
     /// would be lost.
-    pub fn destroy<P: Platform>(self, mem: &Memory<P>) {
+    pub fn destroy<P: Platform>(&self, mem: &Memory<P>) {
         debug_assert!(self.active().is_empty(), "address space destroyed in use");
         self.free_user_half(mem);
         debug_assert_eq!(self.table_pages(), 1, "table pages lost");
-        // SAFETY: `new` took the root's only reference; `self` is used up, no
-        // CPU walks the table and nobody else can reach it.
-        mem.free(unsafe { OwnedFrame::from_raw(self.root, 0) });
+        // SAFETY: `init` took the root's only reference; the caller is done with
+        // the tables, no CPU walks them and nobody else can reach them.
+        mem.free(unsafe { OwnedFrame::from_raw(self.root_pfn(), 0) });
     }
 
     /// The physical address of the root: what `CR3` holds.
     pub fn root(&self) -> PhysAddr {
-        self.root.addr()
+        self.root_pfn().addr()
+    }
+
+    #[inline(always)]
+    fn root_pfn(&self) -> Pfn {
+        Pfn(self.root.load(Ordering::Relaxed))
     }
 
     /// Table pages, the root included.
@@ -177,13 +192,40 @@ impl PageTables {
         }
     }
 
+    /// An entry has been emptied whose translation TLBs may still have: the caller, who
+    /// has the lock of its table, will [flush](Self::flush_stale) later.
+    pub fn mark_stale(&self) {
+        point();
+        self.stale.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether TLBs may have translations of entries that reclaim has emptied.
+    #[inline(always)]
+    pub fn is_stale(&self) -> bool {
+        point();
+        self.stale.load(Ordering::Acquire) != self.flushed.load(Ordering::Acquire)
+    }
+
+    /// Flushes what has been [marked](Self::mark_stale), if it has not been yet.
+    ///
+    /// For reclaim, before it goes on; and for who has found entries empty or not as they
+    /// were, and promises that no TLB knows better.
+    pub fn flush_stale<P: Platform>(&self, mem: &Memory<P>, reason: Event) {
+        let stale = self.stale.load(Ordering::Acquire);
+        if stale != self.flushed.load(Ordering::Acquire) {
+            self.flush(mem, 0, USER_END, reason);
+            // Not before it is done: others rely on it.
+            self.flushed.fetch_max(stale, Ordering::Release);
+        }
+    }
+
     /// The root table.
     #[inline(always)]
     fn top<'m, P: Platform>(&self, mem: &'m Memory<P>) -> Table<'m> {
-        // SAFETY: the root is a table page from `new` to `destroy`, which uses
-        // `self` up; all walks happen in between, and nothing that borrows from
-        // the table outlives the operation on the address space.
-        unsafe { Table::at(mem, self.root.addr(), Level::Pgd) }
+        // SAFETY: the root is a table page from `init` to `destroy`; all walks happen
+        // in between, and nothing that borrows from the table outlives the operation
+        // on the address space.
+        unsafe { Table::at(mem, self.root(), Level::Pgd) }
     }
 
     /// Counts entries looked at, for tests that bound the work done.

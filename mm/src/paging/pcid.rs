@@ -215,14 +215,14 @@ impl PageTables {
         point();
         // Not before: a flush that does not see the CPU is seen here.
         let generation = self.generation.load(Ordering::SeqCst);
-        let (pcid, keep) = tlb.load(self.context, generation);
+        let (pcid, keep) = tlb.load(self.context.load(Ordering::Relaxed), generation);
         RootLoad { root: self.root(), pcid, keep }
     }
 
     /// See [`AddressSpace::leave`](crate::AddressSpace::leave).
     #[inline]
     pub fn leave(&self, cpu: usize, tlb: &CpuTlb) {
-        tlb.unload(self.context);
+        tlb.unload(self.context.load(Ordering::Relaxed));
         self.deactivate(cpu);
     }
 
@@ -235,6 +235,9 @@ impl PageTables {
         let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
         point();
         let targets = CpuSet(self.active.load(Ordering::SeqCst));
-        (targets, TlbFlush { root: self.root(), context: self.context, generation, start, end, full })
+        (
+            targets,
+            TlbFlush { root: self.root(), context: self.context.load(Ordering::Relaxed), generation, start, end, full },
+        )
     }
 }

@@ -25,7 +25,7 @@ impl PageTables {
     ///
     /// When something does not hold.
     pub fn verify<P: Platform>(&self, mem: &Memory<P>, mut f: impl FnMut(Visit)) {
-        check_frame(mem, self.root, 0);
+        check_frame(mem, self.root_pfn(), 0);
         let below = verify_below(mem, self.top(mem), 0, &mut f);
         assert_eq!(self.table_pages(), below + 1, "tables counted and found");
     }

@@ -48,7 +48,6 @@ mod interval;
 mod tests;
 #[cfg(any(test, feature = "sim"))]
 mod verify;
-#[cfg(any(test, feature = "sim"))]
 mod walk;
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};

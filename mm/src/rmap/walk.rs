@@ -1,7 +1,9 @@
 //! From a page to the VMAs that may map it.
 //!
-//! Only checks walk so far. Whatever takes pages away from under those who use them
-//! will.
+//! A walker holds no lock of any address space, and what it begins at may go while
+//! it begins: the page's last mapping goes, then its VMA, then the anon_vma, whose
+//! place in the arena may soon be another's. But it remains an anon_vma, so its root's lock
+//! can be taken, and then it is asked whether that was the right one.
 
 use super::{AnonVma, Avc};
 use crate::frame::Frame;
@@ -23,14 +25,16 @@ impl AnonVma {
     }
 
     /// Calls `f` with every VMA that may map the private page of `frame`, and the
-    /// address that it would have there. Holds the lock of the root meanwhile, so
-    /// every mapping is found, and once, wherever it is being moved. Returns whether
-    /// `frame` has such a page.
+    /// address that it would have there, until it returns `false`. Holds the lock of
+    /// the root for reading meanwhile, so that no VMA leaves the family, nor its page
+    /// tables, and every mapping is found, and once, wherever it is being moved; but one
+    /// that is made meanwhile, by a fork, may be missed. Returns whether `frame` has
+    /// such a page.
     ///
     /// The caller has a reference to the frame. It may be that nobody maps the page any
     /// more: what its record names is then perhaps another anon_vma by now, or free.
     /// Nobody in its tree maps the page.
-    pub(crate) fn walk_page(frame: &Frame, mut f: impl FnMut(Ref<Vma>, usize)) -> bool {
+    pub(crate) fn walk_page(frame: &Frame, mut f: impl FnMut(Ref<Vma>, usize) -> bool) -> bool {
         loop {
             let mapping = frame.mapping();
             // SAFETY: of a private page only `AnonVma::to_mapping` sets the mapping, and
@@ -47,10 +51,7 @@ impl AnonVma {
                 continue;
             }
             let index = frame.index();
-            this.walk_locked(index, index, |vma| {
-                vma.address_of(index).inspect(|&addr| f(vma, addr));
-                true
-            });
+            this.walk_locked(index, index, |vma| vma.address_of(index).is_none_or(|addr| f(vma, addr)));
             return true;
         }
     }

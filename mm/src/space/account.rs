@@ -172,6 +172,8 @@ pub(crate) enum ResidentKind {
     Anon,
     /// A page of an object mapped by name or shared (`RssShmem`).
     Object,
+    /// A private page that is in swap (`VmSwap`): counted here, but not resident.
+    Swapped,
 }
 
 impl ResidentKind {
@@ -185,13 +187,14 @@ impl ResidentKind {
     }
 }
 
-/// Pages that are mapped, by kind; the shared zero page does not count. In a cache
-/// line of its own: faults on all CPUs write to it, and only read what is beside it.
+/// Pages that are mapped, by kind, and those in swap; the shared zero page does not count. In a
+/// cache line of its own: faults on all CPUs write to it, and only read what is beside it.
 #[derive(Default, Debug)]
 #[repr(align(64))]
 pub(crate) struct Resident {
     anon: AtomicUsize,
     object: AtomicUsize,
+    swapped: AtomicUsize,
     peak: AtomicUsize,
 }
 
@@ -200,6 +203,7 @@ impl Resident {
         match kind {
             ResidentKind::Anon => &self.anon,
             ResidentKind::Object => &self.object,
+            ResidentKind::Swapped => &self.swapped,
         }
     }
 
@@ -216,12 +220,23 @@ impl Resident {
         }
     }
 
+    /// Back to nothing, for another address space.
+    pub fn clear(&self) {
+        for cell in [&self.anon, &self.object, &self.swapped, &self.peak] {
+            cell.store(0, Relaxed);
+        }
+    }
+
     pub fn anon(&self) -> usize {
         self.anon.load(Relaxed)
     }
 
     pub fn object(&self) -> usize {
         self.object.load(Relaxed)
+    }
+
+    pub fn swapped(&self) -> usize {
+        self.swapped.load(Relaxed)
     }
 
     pub fn total(&self) -> usize {
@@ -288,6 +303,8 @@ pub struct SpaceStats {
     pub rss_anon: usize,
     /// Resident pages of objects (`RssShmem`).
     pub rss_shmem: usize,
+    /// Private pages in swap (`VmSwap`).
+    pub swapped: usize,
     /// The most that was resident (`VmHWM`).
     pub peak_rss: usize,
     /// Page-table pages (`VmPTE`).

@@ -21,18 +21,21 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// returns where the end is now. An impossible address (0, for instance)
     /// changes nothing, which is how a program asks for the end.
     pub fn brk(&self, addr: usize) -> usize {
-        let mut state = self.mmap.write();
-        let old = state.brk;
-        if self.try_brk(&mut state, addr).is_ok() {
+        let grown = self.mem.reclaiming(|| {
+            let mut state = self.mmap.write();
+            let old = state.brk;
+            self.try_brk(&mut state, addr)?;
             state.brk = addr;
+            let locked = state.new_vma_flags.contains(VmaFlags::LOCKED);
+            Ok::<_, SpaceError>(PageRange::new(page_align_up(old), page_align_up(addr)).filter(|_| locked))
+        });
+        match grown {
+            Ok(populate) => {
+                populate.inspect(|&grown| self.populate(grown));
+                addr
+            }
+            Err(_) => self.mmap.read().brk,
         }
-        let end = state.brk;
-        let locked = state.new_vma_flags.contains(VmaFlags::LOCKED);
-        drop(state);
-        if locked && let Some(grown) = PageRange::new(page_align_up(old), page_align_up(end)) {
-            self.populate(grown);
-        }
-        end
     }
 
     fn try_brk(&self, state: &mut State, addr: usize) -> Result<(), SpaceError> {

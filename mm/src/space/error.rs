@@ -114,6 +114,8 @@ pub enum FaultError {
     BeyondEnd,
     /// No frame could be had.
     OutOfMemory,
+    /// The page is in swap and cannot be read: `SIGBUS`, `BUS_ADRERR`.
+    Unreadable,
 }
 
 impl fmt::Display for FaultError {
@@ -123,6 +125,7 @@ impl fmt::Display for FaultError {
             FaultError::AccessDenied => "the mapping does not allow the access",
             FaultError::BeyondEnd => "beyond the end of the mapped object",
             FaultError::OutOfMemory => "out of memory",
+            FaultError::Unreadable => "the page cannot be read from swap",
         })
     }
 }

@@ -114,7 +114,7 @@ pub(super) fn is_exclusive(frames: &Frames, entry: Entry) -> bool {
 }
 
 /// What an entry gets that a write fault makes.
-const WRITTEN: EntryFlags = EntryFlags::WRITE.union(EntryFlags::DIRTY).union(EntryFlags::ACCESSED);
+pub(super) const WRITTEN: EntryFlags = EntryFlags::WRITE.union(EntryFlags::DIRTY).union(EntryFlags::ACCESSED);
 
 impl<P: Platform> AddressSpace<'_, P> {
     /// Resolves a page fault of user mode, or of the kernel on behalf of the
@@ -125,7 +125,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// [`FaultError`] says which signal, if any, the access becomes.
     #[inline]
     pub fn handle_fault(&self, addr: usize, access: FaultAccess) -> Result<(), FaultError> {
-        match self.fault_in_vma(addr, access) {
+        self.mem.reclaiming(|| match self.fault_in_vma(addr, access) {
             Ok(result) => {
                 self.mem.count(Event::FaultVmaLocked);
                 result
@@ -134,7 +134,7 @@ impl<P: Platform> AddressSpace<'_, P> {
                 self.mem.count(reason.event());
                 self.fault_in_space(addr, access)
             }
-        }
+        })
     }
 
     /// Resolves a fault with the lock of its VMA, if that can be had.
@@ -191,10 +191,12 @@ impl<P: Platform> AddressSpace<'_, P> {
         if access.write && !flags.contains(VmaFlags::SHARED) {
             rmap::prepare(self.mem, vma)?;
         }
-        let seen = self.tables.glance(self.mem, page);
+        let seen = self.core.tables.glance(self.mem, page);
         let entry = seen.entry();
         if !entry.is_empty() {
-            return if access.write && !entry.is_writable() {
+            return if !entry.maps_page() {
+                self.swap_in(vma, page, entry, access)
+            } else if access.write && !entry.is_writable() {
                 self.fault_read_only(vma, page, seen)
             } else if access.execute && !flags.contains(VmaFlags::EXEC) {
                 Err(FaultError::AccessDenied)
@@ -223,7 +225,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         frame: OwnedFrame,
     ) -> Result<Outcome, FaultError> {
         let entry = self.adopt(vma, page, &frame);
-        let slot = match self.tables.lock_seen_alloc(self.mem, seen) {
+        let slot = match self.core.tables.lock_seen_alloc(self.mem, seen) {
             Ok(slot) if slot.get().is_empty() => slot,
             other => {
                 self.disown(frame);
@@ -232,7 +234,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         };
         slot.set(entry);
         frame.into_raw();
-        self.resident.add(ResidentKind::Anon, 1);
+        self.core.resident.add(ResidentKind::Anon, 1);
         Ok(Outcome::Done)
     }
 
@@ -259,7 +261,7 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// First read of a private page that nothing is behind.
     fn fault_zero_page(&self, vma: Ref<Vma>, seen: Glance<'_>) -> Result<Outcome, FaultError> {
-        let slot = self.tables.lock_seen_alloc(self.mem, seen)?;
+        let slot = self.core.tables.lock_seen_alloc(self.mem, seen)?;
         if !slot.get().is_empty() {
             return Ok(Outcome::Again);
         }
@@ -284,7 +286,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             self.mem.put(object);
             return self.install_anon(vma, page, seen, copy?);
         }
-        let slot = match self.tables.lock_seen_alloc(self.mem, seen) {
+        let slot = match self.core.tables.lock_seen_alloc(self.mem, seen) {
             Ok(slot) if slot.get().is_empty() => slot,
             other => {
                 self.mem.put(object);
@@ -295,7 +297,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         self.mem.frame(object).inc_mapcount();
         let written = if shared && flags.contains(VmaFlags::WRITE) { WRITTEN } else { EntryFlags::ACCESSED };
         slot.set(Entry::leaf(object, page_protection(flags) | written));
-        self.resident.add(ResidentKind::Object, 1);
+        self.core.resident.add(ResidentKind::Object, 1);
         Ok(Outcome::Done)
     }
 
@@ -303,7 +305,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// page becomes writable, so does a private one that nobody else has; of
     /// anything else the VMA gets a copy.
     fn fault_read_only(&self, vma: Ref<Vma>, page: usize, seen: Glance<'_>) -> Result<Outcome, FaultError> {
-        let Some(slot) = self.tables.lock_seen(self.mem, seen) else {
+        let Some(slot) = self.core.tables.lock_seen(self.mem, seen) else {
             return Ok(Outcome::Again);
         };
         let old = slot.get();
@@ -330,11 +332,11 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Lets the entry that maps `old` map `frame` instead.
     fn replace(&self, vma: Ref<Vma>, page: usize, old: Entry, frame: OwnedFrame) -> Result<Outcome, FaultError> {
-        let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushCopy);
+        let mut gather = TlbGather::new(self.mem, &self.core.tables, Event::FlushCopy);
         // What the hardware may have set meanwhile does not count as a change.
         let hardware = EntryFlags::ACCESSED | EntryFlags::DIRTY;
         let entry = self.adopt(vma, page, &frame);
-        let slot = self.tables.lock_pte(self.mem, page);
+        let slot = self.core.tables.lock_pte(self.mem, page);
         let Some(slot) = slot.filter(|slot| slot.get().without(hardware) == old.without(hardware)) else {
             self.disown(frame);
             return Ok(Outcome::Again);
@@ -343,13 +345,13 @@ impl<P: Platform> AddressSpace<'_, P> {
         gather.changed(page);
         if let Some((pfn, kind)) = forget_mapping(&self.mem.frames(), old) {
             gather.release(pfn);
-            self.resident.sub(kind, 1);
+            self.core.resident.sub(kind, 1);
         }
         // Until the flush, other CPUs may go on reading the old page; none can
         // have seen the new one written, as that takes the end of this fault.
         slot.set(entry);
         frame.into_raw();
-        self.resident.add(ResidentKind::Anon, 1);
+        self.core.resident.add(ResidentKind::Anon, 1);
         drop(slot);
         Ok(Outcome::Done)
     }

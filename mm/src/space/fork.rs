@@ -1,15 +1,13 @@
 //! fork: a copy of an address space whose pages are shared until written to.
 
-use core::mem::ManuallyDrop;
-
-use super::account::{Charge, LimitCells, Resident, ResidentKind, Totals};
+use super::account::{Charge, LimitCells, ResidentKind, Totals};
 use super::lock::MmapLock;
-use super::{AddressSpace, SpaceError, State};
+use super::{AddressSpace, SpaceCore, SpaceError, State};
 use crate::frame::Frames;
-use crate::paging::{EntryFlags, PageTables, RunPair, TlbGather};
+use crate::paging::{EntryFlags, RunPair, TlbGather};
 use crate::slab::Ref;
 use crate::vma::{Needs, Spares, Vma, VmaTree};
-use crate::{Event, Platform, VmaFlags};
+use crate::{Event, Memory, Platform, VmaFlags};
 
 impl<'m, P: Platform> AddressSpace<'m, P> {
     /// A copy of the address space (Linux's `dup_mmap`). Private pages are
@@ -22,24 +20,27 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
     /// `OutOfMemory`, `Overcommitted`. The address space has not changed then
     /// in any way that a program could see.
     pub fn fork(&self) -> Result<AddressSpace<'m, P>, SpaceError> {
+        self.mem.reclaiming(|| self.try_fork())
+    }
+
+    fn try_fork(&self) -> Result<AddressSpace<'m, P>, SpaceError> {
         let mut parent = self.mmap.write();
         let child = AddressSpace {
             mem: self.mem,
-            tables: ManuallyDrop::new(PageTables::new(self.mem)?),
+            core: SpaceCore::new(self.mem)?,
             mmap: MmapLock::new(State {
                 vmas: VmaTree::default(),
                 totals: Totals::default(),
                 new_vma_flags: VmaFlags::empty(),
                 ..parent.clone_layout()
             }),
-            resident: Resident::default(),
             limits: LimitCells::new(self.limits.get()),
         };
         {
             let mut state = child.mmap.write_unshared();
             // Dropped on failure too: the parent's TLBs have to learn
             // which pages have become read-only.
-            let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushFork);
+            let mut gather = TlbGather::new(self.mem, &self.core.tables, Event::FlushFork);
             for vma in parent.vmas.iter() {
                 if !vma.flags().contains(VmaFlags::DONTCOPY) {
                     // Until the flush: a fault would put in pages after their
@@ -73,13 +74,14 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
             return Ok(());
         }
         let frames = self.mem.frames();
-        let result = self.tables.visit_both(self.mem, &child.tables, vma.range(), |run| {
-            let shared = share_run(run, &frames);
+        let result = self.core.tables.visit_both(self.mem, &child.core.tables, vma.range(), |run| {
+            let shared = share_run(run, &frames, self.mem);
             if shared.protected {
                 gather.changed_range(run.start(), run.end());
             }
-            child.resident.add(ResidentKind::Anon, shared.anon);
-            child.resident.add(ResidentKind::Object, shared.pages - shared.anon);
+            child.core.resident.add(ResidentKind::Anon, shared.anon);
+            child.core.resident.add(ResidentKind::Object, shared.pages - shared.anon);
+            child.core.resident.add(ResidentKind::Swapped, shared.swapped);
         });
         Ok(result?)
     }
@@ -92,6 +94,8 @@ struct Shared {
     pages: usize,
     /// Those of them that are anonymous.
     anon: usize,
+    /// Pages in swap, which have one more entry that names their slot.
+    swapped: usize,
     /// One of them could be written to before.
     protected: bool,
 }
@@ -99,7 +103,7 @@ struct Shared {
 /// Lets a child map what its parent does. Not inlined, for the sake of its loop,
 /// which needs all registers.
 #[inline(never)]
-fn share_run(run: &RunPair<'_>, frames: &Frames<'_>) -> Shared {
+fn share_run<P: Platform>(run: &RunPair<'_>, frames: &Frames<'_>, mem: &Memory<P>) -> Shared {
     let mut shared = Shared::default();
     for (slot, copy) in run.slots() {
         let mut entry = slot.get();
@@ -113,6 +117,9 @@ fn share_run(run: &RunPair<'_>, frames: &Frames<'_>) -> Shared {
             record.inc_mapcount();
             shared.pages += 1;
             shared.anon += usize::from(ResidentKind::of(record) == ResidentKind::Anon);
+        } else if let Some(slot) = entry.swap_slot() {
+            mem.swap().get(slot);
+            shared.swapped += 1;
         }
         copy.set(entry.without(EntryFlags::WRITE | EntryFlags::ACCESSED));
     }

@@ -71,6 +71,8 @@ pub struct VmaPages {
     pub referenced: usize,
     /// Private pages, which belong to no object (`Anonymous`).
     pub anonymous: usize,
+    /// In swap (`Swap`).
+    pub swapped: usize,
 }
 
 /// Heap and stack are told by where they are (Linux's `vma_is_initial_heap`
@@ -116,13 +118,16 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// Counts the pages that are mapped in `range`.
     fn pages_in(&self, range: PageRange) -> VmaPages {
         let mut pages = VmaPages::default();
-        self.tables.visit_runs(self.mem, range, |run| {
+        self.core.tables.visit_runs(self.mem, range, |run| {
             run.slots().for_each(|(_, slot)| self.count_page(slot.get(), &mut pages));
         });
         pages
     }
 
     fn count_page(&self, entry: Entry, pages: &mut VmaPages) {
+        if entry.swap_slot().is_some() {
+            pages.swapped += PAGE_SIZE;
+        }
         if !entry.maps_page() || entry.is_special() {
             return;
         }
@@ -156,10 +161,11 @@ impl<P: Platform> AddressSpace<'_, P> {
             stack_vm: totals.stack,
             exec_vm: totals.exec,
             locked_vm: totals.locked,
-            rss_anon: self.resident.anon(),
-            rss_shmem: self.resident.object(),
-            peak_rss: self.resident.peak(),
-            tables: self.tables.table_pages(),
+            rss_anon: self.core.resident.anon(),
+            rss_shmem: self.core.resident.object(),
+            swapped: self.core.resident.swapped(),
+            peak_rss: self.core.resident.peak(),
+            tables: self.core.tables.table_pages(),
             vma_count: state.vmas.len(),
             brk_start: state.brk_start,
             brk: state.brk,

@@ -34,8 +34,8 @@ mod advice {
 enum Action {
     /// Nothing that a program could see.
     Nothing,
-    /// Pages may be reclaimed, so of what is not locked: nothing, either.
-    Reclaim,
+    /// Pages are not needed soon; if `now`, they are reclaimed at once.
+    Reclaim { now: bool },
     /// Of private anonymous memory only: its contents may go, or stay.
     MayFree,
     /// Pages go; also those of locked memory if `locked`.
@@ -64,7 +64,8 @@ impl Action {
             advice::WIPEONFORK => flags(F::WIPEONFORK, none),
             advice::KEEPONFORK => flags(none, F::WIPEONFORK),
             advice::WILLNEED => Action::Nothing,
-            advice::COLD | advice::PAGEOUT => Action::Reclaim,
+            advice::COLD => Action::Reclaim { now: false },
+            advice::PAGEOUT => Action::Reclaim { now: true },
             advice::FREE => Action::MayFree,
             advice::DONTNEED => Action::Drop { locked: false },
             advice::DONTNEED_LOCKED => Action::Drop { locked: true },
@@ -84,7 +85,7 @@ impl Action {
         match self {
             Action::MayFree | Action::Drop { .. } => true,
             Action::Flags { set, .. } => set.intersects(VmaFlags::DONTCOPY | VmaFlags::WIPEONFORK),
-            Action::Nothing | Action::Reclaim | Action::Populate { .. } => false,
+            Action::Nothing | Action::Reclaim { .. } | Action::Populate { .. } => false,
         }
     }
 
@@ -99,7 +100,7 @@ impl Action {
         }
         let locked = flags.contains(VmaFlags::LOCKED);
         let refused = match self {
-            Action::Reclaim => locked,
+            Action::Reclaim { .. } => locked || flags.contains(VmaFlags::PFNMAP),
             Action::MayFree => locked || !anonymous,
             Action::Drop { locked: also } => flags.contains(VmaFlags::PFNMAP) || (locked && !also),
             Action::Flags { set, clear } => {
@@ -117,8 +118,7 @@ impl Action {
 }
 
 impl<P: Platform> AddressSpace<'_, P> {
-    /// Advises about `len` bytes from `addr`. Without reclaim, what is only
-    /// about reclaim does nothing.
+    /// Advises about `len` bytes from `addr`.
     ///
     /// # Errors
     ///
@@ -144,9 +144,15 @@ impl<P: Platform> AddressSpace<'_, P> {
             let state = self.mmap.read();
             return for_parts(&state, addr, end, |vma, range| {
                 action.check(&vma)?;
-                if let Action::Drop { .. } = action {
-                    let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushUnmap);
-                    self.zap(range, &mut gather);
+                match action {
+                    Action::Drop { .. } => {
+                        let mut gather = TlbGather::new(self.mem, &self.core.tables, Event::FlushUnmap);
+                        self.zap(range, &mut gather);
+                    }
+                    Action::Reclaim { now: false } => self.make_cold(range),
+                    Action::Reclaim { now: true } => self.page_out(range),
+                    Action::MayFree => self.free_lazily(range),
+                    _ => {}
                 }
                 Ok(())
             });
@@ -242,7 +248,7 @@ impl From<FaultError> for SpaceError {
         match error {
             FaultError::NotMapped => SpaceError::NotMapped,
             FaultError::AccessDenied => SpaceError::Invalid,
-            FaultError::BeyondEnd => SpaceError::BadAddress,
+            FaultError::BeyondEnd | FaultError::Unreadable => SpaceError::BadAddress,
             FaultError::OutOfMemory => SpaceError::OutOfMemory,
         }
     }

@@ -182,8 +182,8 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Whether the page of `vma` at `page` is mapped, or the object has it.
     fn is_resident(&self, vma: Ref<Vma>, page: usize) -> bool {
-        match self.tables.lookup(self.mem, page) {
-            Some(entry) => entry.maps_page(),
+        match self.core.tables.lookup(self.mem, page) {
+            Some(entry) => self.is_in_memory(entry),
             None => vma.object().is_some_and(|object| object.has_page(self.mem, vma.index_of(page))),
         }
     }

@@ -74,7 +74,11 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
     /// `NotPermitted` (a sealed mapping is in the way), `OutOfMemory`. Nothing
     /// has changed then; what was mapped at a fixed address still is.
     pub fn mmap(&self, request: MmapRequest<'_, 'm, P>) -> Result<usize, SpaceError> {
-        let MmapRequest { addr, prot, flags: raw, .. } = request;
+        self.mem.reclaiming(|| self.try_mmap(&request))
+    }
+
+    fn try_mmap(&self, request: &MmapRequest<'_, 'm, P>) -> Result<usize, SpaceError> {
+        let &MmapRequest { addr, prot, flags: raw, .. } = request;
         if !is_page_aligned(request.offset) || request.len == 0 {
             return Err(SpaceError::Invalid);
         }
@@ -107,7 +111,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         if request.file.is_some() && request.offset.checked_add(len).is_none_or(|end| end > isize::MAX as usize) {
             return Err(SpaceError::Overflow);
         }
-        vma_flags = check_type(&request, raw, vma_flags)?;
+        vma_flags = check_type(request, raw, vma_flags)?;
 
         // A shared mapping of nothing gets an object of its own.
         let shared_memory = match request.file {

@@ -12,6 +12,7 @@
 //! | `place.rs`, `layout.rs` | choosing addresses |
 //! | `account.rs` | limits, counters, the commit charge |
 //! | `zap.rs` | taking pages out |
+//! | `swap.rs`, `pageout.rs` | what is in swap, and getting it there |
 //! | `inspect.rs` | what `/proc` shows |
 //! | `lock.rs` | the mmap lock |
 //! | `verify/` | what always holds, checked |
@@ -46,16 +47,19 @@ mod mmap;
 mod mprotect;
 mod mremap;
 mod munmap;
+mod pageout;
 mod pages;
 mod place;
 mod populate;
 mod stack;
+mod swap;
 mod verify;
 mod zap;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+pub(crate) use account::ResidentKind;
 pub use account::{Limits, SpaceStats};
 pub use error::{FaultError, SpaceError};
 pub use fault::FaultAccess;
@@ -64,8 +68,6 @@ pub use mmap::{MappedFile, MmapRequest};
 pub use pages::MappedPage;
 #[cfg(any(test, feature = "sim"))]
 pub use verify::{find_mappings, verify_all};
-
-use core::mem::ManuallyDrop;
 
 use account::{LimitCells, Resident, Totals};
 use layout::Layout;
@@ -83,10 +85,37 @@ use crate::{Event, Memory, OutOfMemory, PageRange, PhysAddr, Platform, VmaFlags}
 /// unmaps everything; no CPU may have its [`root`](Self::root) loaded then.
 pub struct AddressSpace<'m, P: Platform> {
     mem: &'m Memory<P>,
-    tables: ManuallyDrop<PageTables>,
+    core: Ref<SpaceCore>,
     mmap: MmapLock,
-    resident: Resident,
     limits: LimitCells,
+}
+
+/// What a page's reverse mapping leads to: VMAs name it, and it stays where it is.
+#[derive(Default)]
+pub(crate) struct SpaceCore {
+    pub tables: PageTables,
+    pub resident: Resident,
+}
+
+impl SpaceCore {
+    /// That of an empty address space.
+    fn new<P: Platform>(mem: &Memory<P>) -> Result<Ref<SpaceCore>, OutOfMemory> {
+        let core = mem.arenas.spaces.alloc(mem)?;
+        if let Err(error) = core.tables.init(mem) {
+            mem.arenas.spaces.free(core);
+            return Err(error);
+        }
+        core.resident.clear();
+        Ok(core)
+    }
+
+    /// That of the address space which `vma` belongs to. It is in use as long as
+    /// the VMA is chained to an anon_vma, whose lock the caller has.
+    pub fn of(vma: &Vma) -> Ref<SpaceCore> {
+        // SAFETY: VMAs are made with what `AddressSpace::id` says, which is the
+        // address of an arena's object, and they are in an arena of the same memory.
+        unsafe { Ref::from_usize(vma.space()) }
+    }
 }
 
 /// What the mmap lock protects.
@@ -121,7 +150,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         let level = mem.sysctl().randomize_va_space();
         Ok(AddressSpace {
             mem,
-            tables: ManuallyDrop::new(PageTables::new(mem)?),
+            core: SpaceCore::new(mem)?,
             mmap: MmapLock::new(State {
                 vmas: VmaTree::default(),
                 totals: Totals::default(),
@@ -131,7 +160,6 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
                 brk: 0,
                 stack_top: 0,
             }),
-            resident: Resident::default(),
             limits: LimitCells::new(limits),
         })
     }
@@ -144,7 +172,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
     /// The physical address of the top-level page table: what `CR3` holds
     /// while the address space is active.
     pub fn root(&self) -> PhysAddr {
-        self.tables.root()
+        self.core.tables.root()
     }
 
     /// To be called on `cpu` to switch to this address space. `tlb` is that
@@ -154,7 +182,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
     /// interrupts are disabled.
     #[inline]
     pub fn enter(&self, cpu: usize, tlb: &CpuTlb) -> RootLoad {
-        self.tables.enter(cpu, tlb)
+        self.core.tables.enter(cpu, tlb)
     }
 
     /// To be called on `cpu` after it has loaded what another address space's
@@ -162,20 +190,20 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
     /// and before it executes another flush.
     #[inline]
     pub fn leave(&self, cpu: usize, tlb: &CpuTlb) {
-        self.tables.leave(cpu, tlb);
+        self.core.tables.leave(cpu, tlb);
     }
 
     /// [`enter`](Self::enter) for a kernel that uses no PCIDs and needs no
     /// [`CpuTlb`], to be called on `cpu` before it loads [`root`](Self::root):
     /// from now on flushes reach it.
     pub fn activate(&self, cpu: usize) {
-        self.tables.activate(cpu);
+        self.core.tables.activate(cpu);
     }
 
     /// [`leave`](Self::leave) for such a kernel, to be called on `cpu` after it
     /// has loaded another root and with that dropped all translations.
     pub fn deactivate(&self, cpu: usize) {
-        self.tables.deactivate(cpu);
+        self.core.tables.deactivate(cpu);
     }
 
     /// The limits in force.
@@ -195,7 +223,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
 
     /// What VMAs know their address space by.
     fn id(&self) -> usize {
-        self.tables.root().as_u64() as usize
+        self.core.as_usize()
     }
 
     /// Gives the part `range` of `vma` other flags: as part of a neighbour if
@@ -226,7 +254,7 @@ impl<P: Platform> Drop for AddressSpace<'_, P> {
         let mut state = self.mmap.write_unshared();
         let mut charged = 0;
         {
-            let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushUnmap);
+            let mut gather = TlbGather::new(self.mem, &self.core.tables, Event::FlushUnmap);
             for vma in state.vmas.iter() {
                 self.zap(vma.range(), &mut gather);
                 if vma.flags().contains(VmaFlags::ACCOUNT) {
@@ -237,8 +265,7 @@ impl<P: Platform> Drop for AddressSpace<'_, P> {
         state.vmas.clear(self.mem);
         self.mem.uncharge_commit(charged);
         drop(state);
-        // SAFETY: `self` is being dropped, so nobody uses the tables afterwards.
-        let tables = unsafe { ManuallyDrop::take(&mut self.tables) };
-        tables.destroy(self.mem);
+        self.core.tables.destroy(self.mem);
+        self.mem.arenas.spaces.free(self.core);
     }
 }

@@ -40,7 +40,11 @@ impl<P: Platform> AddressSpace<'_, P> {
             return Err(SpaceError::Invalid);
         }
         let access = Prot::from_bits_truncate(access as u32).vma_flags();
+        // What has been changed is as it should be the next time.
+        self.mem.reclaiming(|| self.try_mprotect(addr, end, access, grows))
+    }
 
+    fn try_mprotect(&self, addr: usize, end: usize, access: VmaFlags, grows: Prot) -> Result<(), SpaceError> {
         let mut state = self.mmap.write();
         let mut next = state.vmas.find(addr);
         let Some(first) = next else {
@@ -150,8 +154,8 @@ impl<P: Platform> AddressSpace<'_, P> {
             let old = slot.update(|entry| entry.without(access).with(wanted));
             needs_flush(old, wanted)
         };
-        let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushProtect);
-        self.tables.visit_runs(self.mem, range, |run| {
+        let mut gather = TlbGather::new(self.mem, &self.core.tables, Event::FlushProtect);
+        self.core.tables.visit_runs(self.mem, range, |run| {
             let stale = run.slots().fold(false, |stale, (_, slot)| stale | change(slot));
             if stale {
                 gather.changed_range(run.start(), run.end());

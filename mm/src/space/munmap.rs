@@ -45,8 +45,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// range is sealed; `OutOfMemory`. Nothing has changed then.
     pub fn munmap(&self, addr: usize, len: usize) -> Result<(), SpaceError> {
         let range = checked_range(addr, len)?;
-        let mut state = self.mmap.write();
-        self.unmap(&mut state, range)
+        self.mem.reclaiming(|| self.unmap(&mut self.mmap.write(), range))
     }
 
     /// Prepares and commits the removal of `range`.
@@ -106,7 +105,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         spares: &mut Spares<'_>,
     ) {
         let State { vmas, totals, .. } = state;
-        let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushUnmap);
+        let mut gather = TlbGather::new(self.mem, &self.core.tables, Event::FlushUnmap);
         let mut next = first;
         while let Some(vma) = next.filter(|vma| vma.start() < range.end()) {
             // Before its pages go, and then its tables: see `free_tables_before`.
@@ -137,7 +136,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// Frees the tables that only `range` needed, which has been unmapped with
     /// [`Tables::Keep`].
     pub(super) fn free_kept_tables(&self, state: &State, range: PageRange) {
-        let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushUnmap);
+        let mut gather = TlbGather::new(self.mem, &self.core.tables, Event::FlushUnmap);
         let next = state.vmas.find(range.start());
         self.free_tables_before(&state.vmas, range, next, &mut gather);
     }
@@ -156,7 +155,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     ) {
         let floor = vmas.before(next).map_or(0, |vma| vma.end());
         let ceiling = next.map_or(TASK_SIZE, |vma| vma.start());
-        self.tables.free_tables(self.mem, range, floor, ceiling, gather);
+        self.core.tables.free_tables(self.mem, range, floor, ceiling, gather);
     }
 
     /// Takes `pages` of a VMA with `flags` off the books.

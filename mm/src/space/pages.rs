@@ -18,12 +18,23 @@ pub struct MappedPage {
 }
 
 impl<P: Platform> AddressSpace<'_, P> {
+    /// Calls `f` with the address, in bytes, of every page of `range` that is in swap, and
+    /// the number of its slot, in ascending order. `f` runs as that of
+    /// [`for_each_page`](Self::for_each_page) does.
+    pub fn for_each_swapped(&self, range: PageRange, mut f: impl FnMut(usize, u32)) {
+        let _state = self.mmap.read();
+        self.core.tables.visit_runs(self.mem, range, |run| {
+            let entries = run.slots().map(|(addr, slot)| (addr, slot.get()));
+            entries.for_each(|(addr, entry)| entry.swap_slot().into_iter().for_each(|slot| f(addr, slot)));
+        });
+    }
+
     /// Calls `f` with every page mapped in `range`, in ascending order. Costs nothing
     /// for what has no page tables. `f` runs with a page table locked: it must not
     /// touch user memory, nor block.
     pub fn for_each_page(&self, range: PageRange, mut f: impl FnMut(&MappedPage)) {
         let _state = self.mmap.read();
-        self.tables.visit_runs(self.mem, range, |run| {
+        self.core.tables.visit_runs(self.mem, range, |run| {
             for (addr, slot) in run.slots() {
                 let entry = slot.get();
                 if !entry.maps_page() {

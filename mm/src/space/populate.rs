@@ -1,22 +1,24 @@
 //! Faulting pages in ahead of use, and reading and writing an address space
 //! that is not the current one.
 
-use core::convert::Infallible;
-
 use super::fault::Outcome;
 use super::{AddressSpace, FaultAccess, FaultError, SpaceError};
+use crate::paging::EntryFlags;
 use crate::slab::Ref;
 use crate::vma::Vma;
 use crate::{PAGE_SIZE, PageRange, Pfn, Platform, VmaFlags, page_align_down};
 
 impl<P: Platform> AddressSpace<'_, P> {
     /// Faults in all pages of `range`, writable where the mapping is private
-    /// and writable (Linux's `mm_populate`). In each VMA as far as possible:
-    /// what fails now faults later, and that is when a program hears of it.
+    /// and writable (Linux's `mm_populate`). In each VMA as far as possible, as
+    /// long as there is memory: what fails now faults later, and that is when a
+    /// program hears of it.
     pub(super) fn populate(&self, range: PageRange) {
-        let Ok(()) = self.populate_parts(range, |vma, part| {
-            let _ = self.populate_locked(vma, part);
-            Ok::<(), Infallible>(())
+        let _ = self.mem.reclaiming(|| {
+            self.populate_parts(range, |vma, part| match self.populate_locked(vma, part) {
+                Err(FaultError::OutOfMemory) => Err(FaultError::OutOfMemory),
+                _ => Ok(()),
+            })
         });
     }
 
@@ -26,7 +28,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     ///
     /// Of the first page that could not be had; those before it are there.
     pub(super) fn populate_all(&self, range: PageRange) -> Result<(), FaultError> {
-        self.populate_parts(range, |vma, part| self.populate_locked(vma, part))
+        self.mem.reclaiming(|| self.populate_parts(range, |vma, part| self.populate_locked(vma, part)))
     }
 
     /// Calls `f` for what each VMA has of `range`, with the mmap lock held for
@@ -66,6 +68,10 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// Faults in all pages of `range` for the given access (Linux's
     /// `faultin_page_range`).
     pub(super) fn populate_with(&self, range: PageRange, access: FaultAccess) -> Result<(), SpaceError> {
+        self.mem.reclaiming(|| self.try_populate_with(range, access))
+    }
+
+    fn try_populate_with(&self, range: PageRange, access: FaultAccess) -> Result<(), SpaceError> {
         let mut at = range.start();
         while at < range.end() {
             let state = self.mmap.read();
@@ -167,10 +173,14 @@ impl<P: Platform> AddressSpace<'_, P> {
     fn pin_mapped(&self, page: usize, access: FaultAccess) -> Option<Pfn> {
         // Keeps the page tables.
         let _state = self.mmap.read();
-        let slot = self.tables.lock_pte(self.mem, page)?;
+        let slot = self.core.tables.lock_pte(self.mem, page)?;
         let entry = slot.get();
         if !entry.is_present() || (access.write && !entry.is_writable()) {
             return None;
+        }
+        if access.write {
+            // As the hardware does: the page's contents matter from now on.
+            slot.update(|entry| entry.with(EntryFlags::DIRTY | EntryFlags::ACCESSED));
         }
         if !entry.is_special() {
             self.mem.get(entry.pfn());

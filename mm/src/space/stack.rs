@@ -87,12 +87,12 @@ impl<P: Platform> AddressSpace<'_, P> {
         }
         let tables = TableMove::new(old, new).ok_or(SpaceError::NoRoom)?;
         state.vmas.lock_vma(stack);
-        self.tables.move_prepare(self.mem, &tables)?;
-        self.tables.move_commit(self.mem, &tables);
+        self.core.tables.move_prepare(self.mem, &tables)?;
+        self.core.tables.move_commit(self.mem, &tables);
         state.vmas.shift(stack, new);
-        let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushUnmap);
+        let mut gather = TlbGather::new(self.mem, &self.core.tables, Event::FlushUnmap);
         let left = PageRange::new(new.end().max(old.start()), old.end()).ok_or(SpaceError::NoRoom)?;
-        self.tables.free_tables(self.mem, left, new.end(), TASK_SIZE, &mut gather);
+        self.core.tables.free_tables(self.mem, left, new.end(), TASK_SIZE, &mut gather);
         Ok(())
     }
 

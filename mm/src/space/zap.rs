@@ -11,7 +11,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// Empties every entry of `range`. The frames go when `gather` is done.
     pub(super) fn zap(&self, range: PageRange, gather: &mut TlbGather<'_, P>) {
         let frames = self.mem.frames();
-        self.tables.visit_runs(self.mem, range, |run| self.zap_run(run, &frames, gather));
+        self.core.tables.visit_runs(self.mem, range, |run| self.zap_run(run, &frames, gather));
     }
 
     /// Not inlined, for the sake of its loop, which needs all registers.
@@ -19,14 +19,20 @@ impl<P: Platform> AddressSpace<'_, P> {
     fn zap_run(&self, run: &Run<'_>, frames: &Frames<'_>, gather: &mut TlbGather<'_, P>) {
         let (mut all, mut anon) = (0, 0);
         let unmapped = run.slots().filter_map(|(_, slot)| {
-            let (pfn, kind) = forget_mapping(frames, slot.take())?;
+            let entry = slot.take();
+            let Some((pfn, kind)) = forget_mapping(frames, entry) else {
+                if !entry.maps_page() {
+                    self.forget_swapped(entry);
+                }
+                return None;
+            };
             all += 1;
             anon += usize::from(kind == ResidentKind::Anon);
             Some(pfn)
         });
         gather.release_run(run.start(), run.end(), unmapped);
-        self.resident.sub(ResidentKind::Anon, anon);
-        self.resident.sub(ResidentKind::Object, all - anon);
+        self.core.resident.sub(ResidentKind::Anon, anon);
+        self.core.resident.sub(ResidentKind::Object, all - anon);
     }
 }
 

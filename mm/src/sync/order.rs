@@ -14,8 +14,20 @@ mod holders;
 use super::rank;
 
 /// The names of the ranks.
-const NAMES: [&str; 10] =
-    ["mmap", "VMA", "prepare", "anon_vma root", "object", "page-table", "arena", "frame list", "frame pool", "CPU"];
+const NAMES: [&str; 12] = [
+    "mmap",
+    "VMA",
+    "prepare",
+    "folio",
+    "anon_vma root",
+    "object",
+    "page-table",
+    "swap",
+    "arena",
+    "frame list",
+    "frame pool",
+    "CPU",
+];
 
 /// From now on the order is checked, in a build that does: `current_cpu` returns the
 /// number of the CPU that executes the call. While a CPU holds a lock of the crate it

@@ -109,7 +109,6 @@ impl Vma {
     }
 
     /// Where the VMA has the page of that index, if it does.
-    #[cfg(any(test, feature = "sim"))]
     #[inline]
     pub(crate) fn address_of(&self, index: usize) -> Option<usize> {
         let page = index.wrapping_sub(self.pgoff());

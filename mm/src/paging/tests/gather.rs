@@ -78,7 +78,7 @@ fn one_operation_is_one_flush_of_the_hull_of_what_changed() {
     }
     drop(gather);
     let (start, end) = (BASE + 3 * PAGE_SIZE, BASE + 10 * PAGE_SIZE);
-    let (root, context) = (tables.root(), tables.context);
+    let (root, context) = (tables.root(), tables.context.load(Ordering::Relaxed));
     let expected = TlbFlush { root, context, generation: 1, start, end, full: false };
     assert_eq!(m.mem.platform().take_flushes(), [(CpuSet(0b11), expected)]);
     m.finish(tables);

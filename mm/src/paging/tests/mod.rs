@@ -93,6 +93,13 @@ impl Machine {
 }
 
 impl PageTables {
+    /// Page tables outside of an arena.
+    fn new(mem: &Memory<SimPlatform>) -> Result<PageTables, crate::OutOfMemory> {
+        let tables = PageTables::default();
+        tables.init(mem)?;
+        Ok(tables)
+    }
+
     /// Entries looked at since the last call.
     fn take_visited(&self) -> usize {
         self.visited.swap(0, Ordering::Relaxed)

@@ -68,29 +68,35 @@ impl<P: Platform> AddressSpace<'_, P> {
         new_addr: usize,
     ) -> Result<usize, SpaceError> {
         let remap = Remap::parse(addr, old_len, new_len, flags, new_addr)?;
+        let done = match remap.may_span_vmas() {
+            // Those that have moved are not to be moved again.
+            true => self.try_mremap(&remap)?,
+            false => self.mem.reclaiming(|| self.try_mremap(&remap))?,
+        };
+        if let Some(range) = done.populate {
+            // As on Linux, what cannot be populated faults later.
+            self.populate(range);
+        }
+        Ok(done.addr)
+    }
+
+    fn try_mremap(&self, remap: &Remap) -> Result<Remapped, SpaceError> {
         let mut state = self.mmap.write();
         // Two VMAs that the unmapping may add, two or three that the move may.
         let headroom = 4 + usize::from(remap.dont_unmap());
         if state.vmas.len() + headroom > self.mem.sysctl().max_map_count() {
             return Err(SpaceError::TooManyVmas);
         }
-        let done = if remap.may_span_vmas() {
-            self.move_vmas(&mut state, &remap)?
-        } else {
-            let vma = state.vmas.lookup(addr).ok_or(SpaceError::BadAddress)?;
-            self.check_vma(&state, &remap, vma)?;
-            if remap.names_new_addr() {
-                self.move_mapping(&mut state, vma, &remap)?
-            } else {
-                self.remap_in_place(&mut state, vma, &remap)?
-            }
-        };
-        drop(state);
-        if let Some(range) = done.populate {
-            // As on Linux, what cannot be populated faults later.
-            self.populate(range);
+        if remap.may_span_vmas() {
+            return self.move_vmas(&mut state, remap);
         }
-        Ok(done.addr)
+        let vma = state.vmas.lookup(remap.addr).ok_or(SpaceError::BadAddress)?;
+        self.check_vma(&state, remap, vma)?;
+        if remap.names_new_addr() {
+            self.move_mapping(&mut state, vma, remap)
+        } else {
+            self.remap_in_place(&mut state, vma, remap)
+        }
     }
 
     /// Checks what depends on the VMA (Linux's `check_prep_vma`).

@@ -60,12 +60,12 @@ impl<P: Platform> AddressSpace<'_, P> {
         let relocate = mv.relocation == Relocation::Pages;
         let whole = !relocate && undisturbed && vma.range() == mv.source && plan.moves_whole(vma);
         if whole && !mv.keep_source {
-            self.tables.move_prepare(self.mem, &tables)?;
+            self.core.tables.move_prepare(self.mem, &tables)?;
             charge.keep();
             self.move_whole(state, vma, &mv, &plan, &tables);
         } else if whole && !flags.intersects(VmaFlags::LOCKED_MASK) {
             let mut spares = Spares::reserve(self.mem, Needs::map(None))?;
-            self.tables.move_prepare(self.mem, &tables)?;
+            self.core.tables.move_prepare(self.mem, &tables)?;
             charge.keep();
             self.move_all_pages(state, vma, &plan, &tables, &mut spares);
         } else {
@@ -76,7 +76,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             };
             let chain = if relocate { Needs::CHAIN } else { Needs::NONE };
             let mut spares = Spares::reserve(self.mem, room + own + chain)?;
-            self.tables.move_prepare(self.mem, &tables)?;
+            self.core.tables.move_prepare(self.mem, &tables)?;
             charge.keep();
             if target.pages != 0 {
                 self.unmap_commit(state, mv.target, Tables::Keep, &mut spares);
@@ -145,14 +145,14 @@ impl<P: Platform> AddressSpace<'_, P> {
             let root = vma.anon_vma().map(AnonVma::root);
             let walkers_out = root.as_ref().map(|root| root.lock());
             plan.commit_whole(&mut state.vmas, vma, walkers_out.as_ref());
-            self.tables.move_commit(self.mem, tables);
+            self.core.tables.move_commit(self.mem, tables);
         }
         let flags = vma.flags();
         let grown = mv.target.pages() - mv.source.pages();
         state.totals.add(flags, grown);
         state.totals.lock(flags, grown);
-        let mut gather = TlbGather::new(self.mem, &self.tables, Event::FlushUnmap);
-        self.tables.free_tables(self.mem, mv.source, floor, ceiling, &mut gather);
+        let mut gather = TlbGather::new(self.mem, &self.core.tables, Event::FlushUnmap);
+        self.core.tables.free_tables(self.mem, mv.source, floor, ceiling, &mut gather);
     }
 
     /// Moves all pages of a VMA, which stays, to a new one where there is room.
@@ -170,7 +170,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             let root = anon_vma.map(AnonVma::root);
             let walkers_out = root.as_ref().map(|root| root.lock());
             plan.commit_successor(&mut state.vmas, self.mem, spares, vma, walkers_out.as_ref());
-            self.tables.move_commit(self.mem, tables);
+            self.core.tables.move_commit(self.mem, tables);
         }
         if anon_vma.is_some() && vma.object().is_none() {
             // As if it had never been written to.
@@ -209,13 +209,13 @@ impl<P: Platform> AddressSpace<'_, P> {
         state.totals.lock(flags, mv.target.pages());
 
         if relocated {
-            let move_entries = || self.tables.move_commit(self.mem, tables);
+            let move_entries = || self.core.tables.move_commit(self.mem, tables);
             self.relocate_pages(vma, mv.source, mapped, spares, move_entries);
         } else if !mv.source.is_empty() {
             // A walker must find each page at one of its two addresses.
             let root = anon_vma.map(AnonVma::root);
             let _walkers_out = root.as_ref().map(|root| root.lock());
-            self.tables.move_commit(self.mem, tables);
+            self.core.tables.move_commit(self.mem, tables);
         }
         // Not before the target is mapped, or its new tables would go as well,
         // and not after the source has gone, with a table above both.

@@ -95,11 +95,11 @@ impl<P: Platform> AddressSpace<'_, P> {
         let frames = self.mem.frames();
         if rmap::is_forked(&vma) {
             let mut has_pages = false;
-            self.tables.visit_runs(self.mem, source, |run| has_pages |= run.entries().any(Entry::is_counted));
+            self.core.tables.visit_runs(self.mem, source, |run| has_pages |= run.entries().any(is_page));
             return has_pages.then_some(Event::RelocateForked);
         }
         let mut shared = false;
-        self.tables.visit_runs(self.mem, source, |run| shared |= has_shared_page(run, &frames));
+        self.core.tables.visit_runs(self.mem, source, |run| shared |= has_shared_page(run, &frames));
         shared.then_some(Event::RelocateShared)
     }
 
@@ -119,7 +119,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         let offset = to.pgoff().wrapping_sub(source.start() >> PAGE_SHIFT);
         rmap::attach(spares, from, source, to, |mapping| {
             let mut pages = 0;
-            self.tables.visit_runs(self.mem, source, |run| {
+            self.core.tables.visit_runs(self.mem, source, |run| {
                 let first = (run.start() >> PAGE_SHIFT).wrapping_add(offset);
                 pages += put_pages(run, &frames, mapping, first);
             });
@@ -161,4 +161,11 @@ fn is_private_anonymous(vma: Ref<Vma>) -> bool {
 /// Whether `vma` is private anonymous memory without a page: it belongs wherever it is.
 fn is_unwritten(vma: Ref<Vma>) -> bool {
     is_private_anonymous(vma) && vma.anon_vma().is_none()
+}
+
+/// Whether an entry stands for a private page: one that is mapped, or in swap. The latter
+/// comes to belong where it is when it comes back, and is in nobody else's entries unless
+/// the VMA was forked.
+fn is_page(entry: Entry) -> bool {
+    entry.is_counted() || entry.swap_slot().is_some()
 }

@@ -13,6 +13,7 @@ mod linux_merge;
 mod linux_mremap;
 mod model;
 mod pages;
+mod pressure;
 mod property;
 mod relocate;
 mod snapshot;
@@ -25,28 +26,28 @@ use crate::{
     AddressSpace, FaultAccess, FaultError, Limits, Memory, MmapRequest, PAGE_SIZE, PageRange, SpaceError, VmaFlags,
 };
 
-pub(super) const READ: usize = 1;
-pub(super) const WRITE: usize = 2;
-pub(super) const RW: usize = READ | WRITE;
-pub(super) const PRIVATE: usize = 2;
-pub(super) const SHARED: usize = 1;
-pub(super) const ANON: usize = 0x20;
-pub(super) const FIXED: usize = 0x10;
-pub(super) const MAYMOVE: usize = 1;
-pub(super) const MREMAP_FIXED: usize = 2;
-pub(super) const DONTUNMAP: usize = 4;
-pub(super) const PAGE: usize = PAGE_SIZE;
+pub(crate) const READ: usize = 1;
+pub(crate) const WRITE: usize = 2;
+pub(crate) const RW: usize = READ | WRITE;
+pub(crate) const PRIVATE: usize = 2;
+pub(crate) const SHARED: usize = 1;
+pub(crate) const ANON: usize = 0x20;
+pub(crate) const FIXED: usize = 0x10;
+pub(crate) const MAYMOVE: usize = 1;
+pub(crate) const MREMAP_FIXED: usize = 2;
+pub(crate) const DONTUNMAP: usize = 4;
+pub(crate) const PAGE: usize = PAGE_SIZE;
 /// An address that nothing is near of by itself.
-pub(super) const BASE: usize = 0x1000_0000;
+pub(crate) const BASE: usize = 0x1000_0000;
 
 /// A machine whose layout is not random.
-pub(super) fn machine(frames: usize) -> Memory<SimPlatform> {
+pub(crate) fn machine(frames: usize) -> Memory<SimPlatform> {
     let mem = sim::memory(2, frames);
     mem.sysctl().set_randomize_va_space(0);
     mem
 }
 
-pub(super) struct Process<'m> {
+pub(crate) struct Process<'m> {
     pub space: AddressSpace<'m, SimPlatform>,
 }
 
@@ -143,7 +144,7 @@ impl Drop for Process<'_> {
 
 /// Runs `test` on a machine, and checks that it leaves no frame, no object and
 /// no commit charge behind.
-pub(super) fn on_machine(frames: usize, test: impl FnOnce(&Memory<SimPlatform>)) {
+pub(crate) fn on_machine(frames: usize, test: impl FnOnce(&Memory<SimPlatform>)) {
     let mem = machine(frames);
     let slab = || mem.count_frames(crate::FrameKind::Slab);
     let before = mem.free_frames() + slab();

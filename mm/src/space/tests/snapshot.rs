@@ -52,7 +52,7 @@ impl Snapshot {
         let vmas = vmas.collect();
         drop(state);
         let mut pages = Vec::new();
-        space.tables.verify(mem, |visit| {
+        space.core.tables.verify(mem, |visit| {
             let Visit::Leaf { addr, entry, .. } = visit else { return };
             let record = mem.frame(entry.pfn());
             pages.push(PageState {

@@ -10,8 +10,8 @@ use super::*;
 use crate::{Event, PMD_SIZE};
 
 /// One changes the map, on the last CPU; the others run the program.
-const CPUS: usize = 4;
-const CHANGER: usize = CPUS - 1;
+pub(super) const CPUS: usize = 4;
+pub(super) const CHANGER: usize = CPUS - 1;
 const RUNNERS: usize = CPUS - 1;
 
 /// Flags of mremap(2).
@@ -31,9 +31,9 @@ fn on_large_machine(frames: usize, test: impl FnOnce(&Memory<SimPlatform>)) {
 
 /// An address space, and a CPU that runs it.
 #[derive(Clone, Copy)]
-struct Thread<'a, 'm> {
-    space: &'a AddressSpace<'m, SimPlatform>,
-    cpu: usize,
+pub(super) struct Thread<'a, 'm> {
+    pub space: &'a AddressSpace<'m, SimPlatform>,
+    pub cpu: usize,
 }
 
 impl Thread<'_, '_> {
@@ -42,19 +42,19 @@ impl Thread<'_, '_> {
         self.space.handle_fault(fault.addr, access)
     }
 
-    fn write(&self, addr: usize, value: u8) -> Result<(), FaultError> {
+    pub fn write(&self, addr: usize, value: u8) -> Result<(), FaultError> {
         let sim = self.space.memory().platform();
         sim.write_user(self.cpu, self.space.root(), addr, &[value], |fault| self.fault(fault))
     }
 
-    fn read(&self, addr: usize) -> Result<u8, FaultError> {
+    pub fn read(&self, addr: usize) -> Result<u8, FaultError> {
         let sim = self.space.memory().platform();
         let mut byte = [0];
         sim.read_user(self.cpu, self.space.root(), addr, &mut byte, |fault| self.fault(fault))?;
         Ok(byte[0])
     }
 
-    fn map(&self, addr: usize, pages: usize) {
+    pub fn map(&self, addr: usize, pages: usize) {
         let flags = PRIVATE | ANON | FIXED;
         let request = MmapRequest { addr, len: pages * PAGE, prot: RW, flags, file: None, offset: 0 };
         assert_eq!(self.space.mmap(request), Ok(addr));
@@ -64,7 +64,7 @@ impl Thread<'_, '_> {
 /// Runs `change` in one thread, `rounds` times, and `run` in others again and
 /// again until that is done: with the thread, its number and the number of the
 /// turn. Then checks the address space.
-fn run_while_changing(
+pub(super) fn run_while_changing(
     space: &AddressSpace<'_, SimPlatform>,
     rounds: usize,
     change: impl Fn(Thread<'_, '_>, usize) + Sync,
@@ -113,7 +113,7 @@ fn space(mem: &Memory<SimPlatform>) -> AddressSpace<'_, SimPlatform> {
 }
 
 /// Neither 0 nor what frees write.
-fn mark(number: usize, turn: usize) -> u8 {
+pub(super) fn mark(number: usize, turn: usize) -> u8 {
     (number * 40 + turn % 37 + 1) as u8
 }
 

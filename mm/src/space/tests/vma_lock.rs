@@ -21,7 +21,7 @@ fn lock_found(p: &Process<'_>, vma: Ref<Vma>, addr: usize) -> Result<(), Miss> {
 }
 
 fn is_mapped(p: &Process<'_>, addr: usize) -> bool {
-    p.space.tables.lookup(p.space.mem, addr).is_some()
+    p.space.core.tables.lookup(p.space.mem, addr).is_some()
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn waits_for_the_fault(change: impl Fn(&Process<'_>) + Sync) {
         p.map_at(BASE, 4);
         p.fill(BASE, 4);
         let before = p.map(BASE);
-        let entry = || p.space.tables.lookup(mem, BASE);
+        let entry = || p.space.core.tables.lookup(mem, BASE);
         let present = entry();
         let found = p.space.mmap.index().find(BASE).unwrap();
         let fault = p.space.mmap.index().lock(found, BASE, p.space.id()).ok().unwrap();

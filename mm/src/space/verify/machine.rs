@@ -28,13 +28,17 @@ pub fn verify_all<P: Platform>(spaces: &[&AddressSpace<'_, P>]) {
     let mut vmas: Vec<Ref<Vma>> = Vec::new();
     let mut tables: HashSet<Pfn> = HashSet::new();
     let mut places: HashMap<Pfn, Vec<Place>> = HashMap::new();
+    let mut swapped: HashMap<u32, u32> = HashMap::new();
     for space in spaces {
         space.verify();
         vmas.extend(space.mmap.read().vmas.iter());
         let mut own = |pfn| assert!(tables.insert(pfn), "{pfn:?}: a page table in two places");
         own(Pfn::containing(space.root()));
-        space.tables.verify(mem, |visit| match visit {
+        space.core.tables.verify(mem, |visit| match visit {
             Visit::Table { pfn, .. } => own(pfn),
+            Visit::Leaf { entry, .. } if !entry.maps_page() => {
+                *swapped.entry(entry.swap_slot().unwrap_or(0)).or_default() += 1;
+            }
             Visit::Leaf { addr, entry, .. } if !entry.is_special() => {
                 let place = (space.id(), addr);
                 places.entry(entry.pfn()).or_default().push(place);
@@ -44,6 +48,12 @@ pub fn verify_all<P: Platform>(spaces: &[&AddressSpace<'_, P>]) {
     }
     rmap::verify_all(vmas.iter().copied());
     verify_objects(mem, &vmas);
+    assert_eq!(mem.arenas.spaces.in_use(), spaces.len(), "address spaces lost");
+    for (&slot, &entries) in &swapped {
+        assert_eq!(mem.swap().uses(slot), entries, "entries that name slot {slot}");
+    }
+    let swap = mem.swap_stats();
+    assert_eq!(swap.used, swapped.len(), "slots lost");
 
     let mut anon = 0;
     for (&pfn, places) in &places {
@@ -60,7 +70,8 @@ pub fn verify_all<P: Platform>(spaces: &[&AddressSpace<'_, P>]) {
             assert_eq!(found, places, "where the reverse mapping finds {record:?}, and where it is");
         }
     }
-    assert_eq!(mem.count_frames(FrameKind::Anon), anon, "private pages lost");
+    let mapped_and_cached = places.keys().filter(|&&pfn| mem.frame(pfn).swap_slot() != 0).count();
+    assert_eq!(mem.count_frames(FrameKind::Anon), anon + swap.cached - mapped_and_cached, "private pages lost");
     assert_eq!(mem.count_frames(FrameKind::Table), tables.len(), "page tables lost");
     let charged = |vma: &&Ref<Vma>| vma.flags().contains(VmaFlags::ACCOUNT);
     let committed: usize = vmas.iter().filter(charged).map(|vma| vma.pages()).sum();
@@ -73,6 +84,7 @@ fn walk<P: Platform>(mem: &crate::Memory<P>, vmas: &[Ref<Vma>], pfn: Pfn) -> Vec
     AnonVma::walk_page(mem.frame(pfn), |vma, addr| {
         assert!(vmas.contains(&vma), "{vma:?} is nobody's");
         found.push((vma.space(), addr));
+        true
     });
     found
 }
@@ -85,11 +97,12 @@ pub fn find_mappings<P: Platform>(spaces: &[&AddressSpace<'_, P>], pfn: Pfn) -> 
     let mut found = Vec::new();
     let has_page = AnonVma::walk_page(mem.frame(pfn), |vma, addr| {
         // While the VMA is chained its page tables stay: who frees them unchains it first.
-        let Some(which) = spaces.iter().position(|space| space.id() == vma.space()) else { return };
-        let entry = spaces[which].tables.lookup(mem, addr);
-        if entry.is_some_and(|entry| entry.is_counted() && entry.pfn() == pfn) {
-            found.push((which, addr));
+        if let Some(which) = spaces.iter().position(|space| space.id() == vma.space()) {
+            let entry = spaces[which].core.tables.lookup(mem, addr);
+            let mapped = entry.is_some_and(|entry| entry.is_counted() && entry.pfn() == pfn);
+            found.extend(mapped.then_some((which, addr)));
         }
+        true
     });
     has_page.then_some(found)
 }

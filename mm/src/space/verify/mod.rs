@@ -63,26 +63,30 @@ impl<P: Platform> AddressSpace<'_, P> {
         state.vmas.verify();
         self.verify_totals(&state);
         let resident = Resident::default();
-        self.tables.verify(self.mem, |visit| match visit {
+        self.core.tables.verify(self.mem, |visit| match visit {
             Visit::Table { pfn, start, end } => {
                 let needed = state.vmas.find(start).is_some_and(|vma| vma.start() < end);
                 assert!(needed, "{pfn:?}: a page table for {start:#x}..{end:#x}, where nothing is mapped");
             }
             Visit::Leaf { addr, level, entry } => {
-                assert!(level == Level::Pte && entry.maps_page(), "{entry:?} at {addr:#x}");
+                let swapped = entry.swap_slot();
+                assert!(level == Level::Pte && (entry.maps_page() || swapped.is_some()), "{entry:?} at {addr:#x}");
                 let vma = state.vmas.lookup(addr);
                 let Some(vma) = vma else {
                     panic!("a page at {addr:#x}, where nothing is mapped");
                 };
-                if let Some(kind) = self.verify_page(vma, addr, entry, relatives) {
+                if let Some(slot) = swapped {
+                    self.verify_swapped(vma, addr, slot);
+                    resident.add(ResidentKind::Swapped, 1);
+                } else if let Some(kind) = self.verify_page(vma, addr, entry, relatives) {
                     resident.add(kind, 1);
                 }
             }
         });
         assert_eq!(
-            (self.resident.anon(), self.resident.object()),
-            (resident.anon(), resident.object()),
-            "resident pages counted and found (private, objects')"
+            (self.core.resident.anon(), self.core.resident.object(), self.core.resident.swapped()),
+            (resident.anon(), resident.object(), resident.swapped()),
+            "resident pages counted and found (private, objects', in swap)"
         );
     }
 
@@ -101,6 +105,13 @@ impl<P: Platform> AddressSpace<'_, P> {
         let peak = state.totals.peak;
         assert!(peak >= state.totals.total, "less at the peak than now");
         assert_eq!(state.totals, Totals { peak, ..totals }, "sizes of all VMAs");
+    }
+
+    /// Checks an entry that names a swap slot.
+    fn verify_swapped(&self, vma: Ref<Vma>, addr: usize, slot: u32) {
+        assert!(!vma.flags().contains(VmaFlags::SHARED), "a page in swap at {addr:#x} in {vma:?}, which is shared");
+        assert!(vma.anon_vma().is_some(), "a page in swap at {addr:#x} in {vma:?}, which has no anon_vma");
+        assert!(self.mem.swap().uses(slot) != 0, "slot {slot} is free, which has the page at {addr:#x} in {vma:?}");
     }
 
     /// Checks the entry that maps a page of `vma`, and the page's record.
@@ -128,7 +139,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             FrameKind::Anon if !shared => {
                 verify_anon(vma, addr, record, relatives);
                 assert!(
-                    !entry.is_writable() || record.mapcount() == 1,
+                    !entry.is_writable() || record.mapcount() == 1 && record.swap_slot() == 0,
                     "the page at {addr:#x} can be written, but is mapped elsewhere too: {record:?}"
                 );
             }
@@ -166,7 +177,7 @@ fn verify_anon(vma: Ref<Vma>, addr: usize, record: &Frame, relatives: Relatives)
         "{vma:?} is not chained to the anon_vma of its page at {addr:#x}"
     );
     assert_eq!(record.index(), vma.index_of(addr), "index of the private page at {addr:#x} in {vma:?}");
-    verify_references("private", record, 0, addr, relatives);
+    verify_references("private", record, u32::from(record.swap_slot() != 0), addr, relatives);
 }
 
 /// Checks that a page has as many references as it has mappings and `others`.

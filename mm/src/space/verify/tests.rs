@@ -24,7 +24,7 @@ fn notices(what: &str, break_it: impl FnOnce(&Process<'_>)) {
 }
 
 fn record<'p>(p: &'p Process<'_>, page: usize) -> &'p crate::Frame {
-    let entry = p.space.tables.lookup(p.space.mem, BASE + page * PAGE);
+    let entry = p.space.core.tables.lookup(p.space.mem, BASE + page * PAGE);
     p.space.mem.frame(entry.expect("a page").pfn())
 }
 
@@ -55,10 +55,10 @@ fn a_mapping_of_nothing() {
 #[test]
 fn a_page_outside_of_every_vma() {
     notices("where nothing is mapped", |p| {
-        let slot = p.space.tables.lock_pte(p.space.mem, BASE).expect("a table");
+        let slot = p.space.core.tables.lock_pte(p.space.mem, BASE).expect("a table");
         let entry = slot.take();
         drop(slot);
-        let slot = p.space.tables.lock_pte(p.space.mem, BASE + 8 * PAGE);
+        let slot = p.space.core.tables.lock_pte(p.space.mem, BASE + 8 * PAGE);
         slot.expect("a table").set(entry);
     });
 }
@@ -78,7 +78,7 @@ fn a_page_that_can_be_written_against_the_vma() {
 #[test]
 fn a_page_that_may_be_executed_against_the_vma() {
     notices("protection of the page", |p| {
-        let slot = p.space.tables.lock_pte(p.space.mem, BASE).expect("a table");
+        let slot = p.space.core.tables.lock_pte(p.space.mem, BASE).expect("a table");
         slot.update(|entry| entry.without(EntryFlags::NO_EXEC));
     });
 }
@@ -89,7 +89,7 @@ fn counters_that_are_off_by_one() {
     notices("sizes of all VMAs", |p| p.space.mmap.write().totals.data -= 1);
     notices("commit charge", |p| p.space.mem.recharge_commit(1));
     notices("resident pages", |p| {
-        p.space.resident.sub(super::ResidentKind::Anon, 1);
+        p.space.core.resident.sub(super::ResidentKind::Anon, 1);
     });
 }
 
@@ -112,7 +112,7 @@ fn a_lost_page_table() {
 #[test]
 fn a_page_table_for_nothing() {
     notices("where nothing is mapped", |p| {
-        let slot = p.space.tables.lock_pte_alloc(p.space.mem, 2 * BASE);
+        let slot = p.space.core.tables.lock_pte_alloc(p.space.mem, 2 * BASE);
         drop(slot.expect("memory"));
     });
 }

@@ -46,6 +46,8 @@ pub struct Page {
     pub object: Option<(usize, usize)>,
     /// The private copy's contents, if there is one.
     pub private: Option<u64>,
+    /// Those may go, as `MADV_FREE` has been told and nothing was written since.
+    pub lazy: bool,
 }
 
 impl Page {
@@ -288,7 +290,7 @@ impl Space {
         self.unmap(range.clone());
         for page in range {
             let object = object.map(|(number, first)| (number, first + page - start));
-            self.pages.insert(page, Page { flags, object, private: None });
+            self.pages.insert(page, Page { flags, object, private: None, lazy: false });
         }
         Ok(start * PAGE)
     }

@@ -92,7 +92,7 @@ impl Space {
         self.unmap(tail);
         self.move_pages(start..start + old.min(new), to, dont_unmap || old == 0);
         if old == 0 {
-            self.pages.insert(to, Page { private: None, ..page });
+            self.pages.insert(to, Page { private: None, lazy: false, ..page });
         }
         let moved = old.min(new).max(1);
         self.extend(to, to + moved..to + new);
@@ -104,7 +104,7 @@ impl Space {
         let page = self.pages[&like];
         for at in tail {
             let object = page.object.map(|(number, index)| (number, index + at - like));
-            self.pages.insert(at, Page { object, private: None, ..page });
+            self.pages.insert(at, Page { object, private: None, lazy: false, ..page });
         }
     }
 
@@ -177,7 +177,7 @@ impl Space {
             return None;
         }
         for page in old..new {
-            self.pages.insert(page, Page { flags, object: None, private: None });
+            self.pages.insert(page, Page { flags, object: None, private: None, lazy: false });
         }
         Some(())
     }

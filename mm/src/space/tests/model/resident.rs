@@ -56,6 +56,7 @@ impl Space {
                 if matches!(advice, 4 | 24) {
                     page.private = None;
                 }
+                page.lazy |= advice == 8 && page.private.is_some();
             }
         }
         if at < range.end {
@@ -199,7 +200,10 @@ impl Space {
                 Some((number, index)) if page.shared() => {
                     machine.objects[number].contents.insert(index, value);
                 }
-                _ => self.pages.get_mut(&at).unwrap().private = Some(value),
+                _ => {
+                    let page = self.pages.get_mut(&at).unwrap();
+                    (page.private, page.lazy) = (Some(value), false);
+                }
             }
         }
         Ok(())
@@ -228,7 +232,7 @@ impl Space {
             return false;
         }
         for page in at..stack.start {
-            self.pages.insert(page, Page { private: None, ..top });
+            self.pages.insert(page, Page { private: None, lazy: false, ..top });
         }
         true
     }

@@ -6,8 +6,11 @@
 //! after each operation, the other tries to write, so whatever a TLB may hold, it
 //! holds; a flush that is missing shows at once.
 //!
+//! Pages are reclaimed now and then, so that all that is done is done to pages in
+//! swap as well. What is there is compared with the model without bringing it back.
+//!
 //! A second test does the same with every allocation of every operation
-//! failing first: nothing may change by that.
+//! failing first, and no swap to get memory by: nothing may change by that.
 
 mod op;
 mod process;
@@ -40,6 +43,8 @@ const PER_CASE: Range<usize> = 60..140;
 const WORKERS: usize = 2;
 
 const MAX_PROCESSES: usize = 3;
+/// Now and then there are more pages than that.
+const SWAP_SLOTS: u32 = 300;
 /// More pages than a process shall have.
 const MANY_PAGES: usize = 5000;
 /// Pages of a file; mappings reach beyond.
@@ -105,6 +110,10 @@ impl<'m> World<'m> {
                     self.current = number;
                 }
             }
+            Op::Reclaim(frames) => {
+                self.mem.reclaim(frames);
+                self.settle();
+            }
             Op::WriteFile(file, page) => {
                 let value = self.fresh_value();
                 let offset = (page * PAGE) as u64;
@@ -123,6 +132,11 @@ impl<'m> World<'m> {
         }
         let spaces: Vec<_> = self.processes.iter().flatten().map(|p| &p.space).collect();
         verify_all(&spaces);
+    }
+
+    /// Something has been reclaimed.
+    fn settle(&mut self) {
+        self.processes.iter_mut().flatten().for_each(Process::settle);
     }
 
     fn fresh_value(&mut self) -> u64 {
@@ -366,10 +380,13 @@ impl<'m> World<'m> {
                 process.execute(machine, resolve(at));
                 (Ok(0), Ok(0))
             }
-            Op::Fork | Op::Exit | Op::Switch(_) | Op::WriteFile(..) => (Ok(0), Ok(0)),
+            Op::Fork | Op::Exit | Op::Switch(_) | Op::WriteFile(..) | Op::Reclaim(_) => (Ok(0), Ok(0)),
         };
         assert_eq!(found, expected, "{op:?}");
         process.assert_resident(machine, resident);
+        if matches!(op, Op::Madvise(..)) {
+            self.settle();
+        }
     }
 }
 
@@ -395,19 +412,24 @@ thread_local! {
 fn run(ops: &[Op], failing: bool) {
     let mem = MACHINE.take().unwrap_or_else(|| {
         let mem = sim::memory(CPUS, 24 << 10);
+        if !failing {
+            mem.platform().swap().set_slots(SWAP_SLOTS);
+            mem.swap_on().expect("no memory for the books");
+        }
         mem.platform().use_pcids();
         mem.sysctl().set_randomize_va_space(0);
         mem
     });
     let used = || mem.total_frames() - mem.free_frames() - mem.count_frames(FrameKind::Slab);
-    let before = used();
+    let before = (used(), 0, 0);
+    let left = || (used(), mem.swap_stats().used, mem.platform().swap().stored());
     let mut world = World::new(&mem, failing);
     for op in ops {
         let _note = Note(op);
         world.step(op);
     }
     drop(world);
-    assert_eq!(used(), before, "frames left");
+    assert_eq!(left(), before, "frames or swap slots left");
     assert_eq!(mem.committed(), 0, "commit charge left");
     MACHINE.set(Some(mem));
 }

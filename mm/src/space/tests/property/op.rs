@@ -74,6 +74,8 @@ pub enum Op {
     Read(Place, usize),
     Execute(Place),
     WriteFile(usize, usize),
+    /// Of so many frames.
+    Reclaim(usize),
     Fork,
     Exit,
     Switch(usize),
@@ -137,6 +139,7 @@ pub fn op() -> impl Strategy<Value = Op> {
     let advice = prop_oneof![
         4 => Just(4usize),
         1 => Just(24),
+        3 => prop_oneof![Just(8usize), Just(20), Just(21)],
         2 => 22..24usize,
         4 => 0..26usize,
     ];
@@ -164,6 +167,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         20 => (place(), 1..12usize).prop_map(|(at, pages)| Op::Write(at, pages)),
         8 => (place(), 1..12usize).prop_map(|(at, pages)| Op::Read(at, pages)),
         1 => place().prop_map(Op::Execute),
+        5 => prop_oneof![1..8usize, 8..64usize, Just(10_000)].prop_map(Op::Reclaim),
         1 => (0..2usize, 0..FILE_PAGES).prop_map(|(file, page)| Op::WriteFile(file, page)),
         4 => Just(Op::Fork),
         2 => Just(Op::Exit),

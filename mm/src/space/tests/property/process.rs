@@ -69,6 +69,35 @@ impl<'m> Process<'m> {
         Some(unsafe { pointer.read() })
     }
 
+    /// The page with that address if it is in swap.
+    fn peek_swapped(&self, page: usize) -> Option<u64> {
+        let mem = self.space.memory();
+        let slot = self.space.core.tables.lookup(mem, page * PAGE)?.swap_slot()?;
+        let value = match mem.swap().cached(mem, slot) {
+            Some(pfn) => {
+                // SAFETY: the page is in the simulated RAM, and nobody writes to it now.
+                let value = unsafe { mem.page_ptr(pfn).cast::<u64>().read() };
+                mem.put(pfn);
+                value
+            }
+            None => {
+                let bytes = mem.platform().swap().peek(slot).expect("a slot with nothing in it");
+                u64::from_ne_bytes(bytes.first_chunk().copied().unwrap_or_default())
+            }
+        };
+        Some(value)
+    }
+
+    /// Pages have been reclaimed: of those that might be dropped, some have been.
+    pub fn settle(&mut self) {
+        let mem = self.space.memory();
+        for (&at, page) in self.model.pages.iter_mut().filter(|(_, page)| page.lazy) {
+            if self.space.core.tables.lookup(mem, at * PAGE).is_none() {
+                (page.private, page.lazy) = (None, false);
+            }
+        }
+    }
+
     pub fn check(&mut self, machine: &Machine) {
         self.run();
         self.check_map(machine);
@@ -103,7 +132,7 @@ impl<'m> Process<'m> {
         assert_eq!(stats.locked_vm, model.locked(), "locked_vm");
         assert_eq!(stats.brk, model.brk, "brk");
         let privately = model.count(|page| page.private.is_some());
-        assert_eq!(stats.rss_anon, privately, "resident private pages");
+        assert_eq!(stats.rss_anon + stats.swapped, privately, "private pages, resident and in swap");
     }
 
     fn check_contents(&mut self, machine: &Machine) {
@@ -120,7 +149,10 @@ impl<'m> Process<'m> {
                     assert!(accessible, "page {at:#x} can be read");
                     assert_eq!(value, self.model.value(machine, at), "page {at:#x}");
                 }
-                None => assert!(!accessible || page.private.is_none(), "page {at:#x} has gone"),
+                None => match self.peek_swapped(at) {
+                    Some(value) => assert_eq!(Some(value), page.private, "page {at:#x} in swap"),
+                    None => assert!(!accessible || page.private.is_none(), "page {at:#x} has gone"),
+                },
             }
             if let Some(value) = self.look(WRITER, at, Access::Write) {
                 let own = page.private.is_some() || page.has(VmaFlags::SHARED);

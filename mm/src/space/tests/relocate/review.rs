@@ -10,7 +10,7 @@ const GIB: usize = 1 << 30;
 
 /// The frame that is mapped at `addr`.
 fn frame_at(p: &Process<'_>, addr: usize) -> Pfn {
-    p.space.tables.lookup(p.space.mem, addr).expect("a page").pfn()
+    p.space.core.tables.lookup(p.space.mem, addr).expect("a page").pfn()
 }
 
 /// VMAs, chain links and anon_vmas.

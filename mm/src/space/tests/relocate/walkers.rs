@@ -25,7 +25,7 @@ fn walked_while_moved(places: [usize; 3], pages: usize, flags: usize, rounds: us
         let mut frames: Vec<Pfn> = Vec::new();
         for page in (0..pages).step_by(step) {
             p.write(places[0] + page * PAGE, 1).unwrap();
-            frames.push(p.space.tables.lookup(p.space.mem, places[0] + page * PAGE).unwrap().pfn());
+            frames.push(p.space.core.tables.lookup(p.space.mem, places[0] + page * PAGE).unwrap().pfn());
         }
         let (space, done, walks): (&AddressSpace<'_, SimPlatform>, _, _) =
             (&p.space, AtomicBool::new(false), AtomicUsize::new(0));
@@ -87,7 +87,7 @@ fn pages_that_move_ordinarily_are_found_once_at_any_time() {
 fn pages_of_a_parent_are_found_while_children_come_and_go() {
     with_process(|p| {
         p.put(SOURCE, Faulted);
-        let pfn = p.space.tables.lookup(p.space.mem, SOURCE).unwrap().pfn();
+        let pfn = p.space.core.tables.lookup(p.space.mem, SOURCE).unwrap().pfn();
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {

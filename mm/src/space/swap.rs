@@ -1,0 +1,74 @@
+//! What an address space has in swap: bringing it back, and letting go of it.
+
+use super::AddressSpace;
+use super::account::ResidentKind;
+use super::fault::{FaultAccess, Outcome, WRITTEN, page_protection};
+use crate::FaultError;
+use crate::paging::{Entry, EntryFlags};
+use crate::rmap::AnonVma;
+use crate::slab::Ref;
+use crate::vma::Vma;
+use crate::{Platform, VmaFlags};
+
+impl<P: Platform> AddressSpace<'_, P> {
+    /// A fault where `seen` names a swap slot: maps the page that is in it. What it
+    /// needs to have locked is what [`fault_in`](Self::fault_in) does.
+    ///
+    /// If no other entry names the slot, the page is this one's alone from now on, and
+    /// the slot is free. Otherwise it stays in the cache and is mapped read-only; a write
+    /// then makes a copy.
+    #[cold]
+    pub(super) fn swap_in(
+        &self,
+        vma: Ref<Vma>,
+        page: usize,
+        seen: Entry,
+        access: FaultAccess,
+    ) -> Result<Outcome, FaultError> {
+        let Some(slot) = seen.swap_slot() else { return Ok(Outcome::Again) };
+        let Some(pfn) = self.mem.swap_page(slot)? else { return Ok(Outcome::Again) };
+        let record = self.mem.frame(pfn);
+        // Reclaim is done with it, and others who bring it back have counted themselves.
+        let folio = record.folio_lock();
+        let pte = self.core.tables.lock_pte(self.mem, page);
+        // The slot may have got another page, even this one again: then it is the right one.
+        let Some(pte) = pte.filter(|pte| pte.get() == seen && record.swap_slot() == slot) else {
+            drop(folio);
+            self.mem.put(pfn);
+            return Ok(Outcome::Again);
+        };
+        let unmapped = record.mapcount() == 0;
+        let alone = unmapped && self.mem.swap().uses(slot) == 1;
+        if unmapped {
+            // Who else names the slot came by it through fork: the root is in all their chains.
+            let own = vma.anon_vma();
+            let anon_vma = if alone { own } else { own.map(AnonVma::root) };
+            record.set_mapping(anon_vma.map_or(0, AnonVma::to_mapping));
+            record.set_index(vma.index_of(page));
+        }
+        let flags = vma.flags();
+        let written = if alone && flags.contains(VmaFlags::WRITE) { WRITTEN } else { EntryFlags::ACCESSED };
+        record.inc_mapcount();
+        // The reference that `swap_page` took is the entry's from now on.
+        pte.set(Entry::leaf(pfn, page_protection(flags) | written));
+        self.core.resident.add(ResidentKind::Anon, 1);
+        self.core.resident.sub(ResidentKind::Swapped, 1);
+        self.mem.swap_put(slot);
+        let writable = written.contains(EntryFlags::WRITE);
+        Ok(if access.write && !writable { Outcome::Again } else { Outcome::Done })
+    }
+
+    /// What an entry named in swap is not needed any more by it.
+    #[cold]
+    pub(super) fn forget_swapped(&self, entry: Entry) {
+        if let Some(slot) = entry.swap_slot() {
+            self.core.resident.sub(ResidentKind::Swapped, 1);
+            self.mem.swap_put(slot);
+        }
+    }
+
+    /// Whether the page that an entry names is in memory: mapped, or on its way in or out.
+    pub(super) fn is_in_memory(&self, entry: Entry) -> bool {
+        entry.maps_page() || entry.swap_slot().is_some_and(|slot| self.mem.is_in_swap_cache(slot))
+    }
+}
