@@ -61,7 +61,7 @@ pub struct RunArgs {
     /// A file for the guest's file system, GUEST=HOST; may be repeated
     #[arg(long = "file", value_name = "GUEST=HOST", value_parser = OsStringValueParser::new().try_map(|s| GuestFile::parse(&s)))]
     files: Vec<GuestFile>,
-    /// An option for the kernel, norandom, verify or watchdog=N; may be repeated
+    /// An option for the kernel, norandom, swap, verify or watchdog=N; may be repeated
     #[arg(long = "option", value_name = "OPTION")]
     options: Vec<String>,
     /// The program's standard input: inherit, null, or a file

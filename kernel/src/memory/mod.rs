@@ -7,11 +7,13 @@
 
 pub mod boot;
 mod heap;
+pub mod reclaim;
+mod zram;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use mm::{CpuSet, Errno, InitError, Memory, PhysAddr, Platform, TlbFlush};
+use mm::{CpuSet, Errno, InitError, Memory, PhysAddr, Platform, SwapDevice, TlbFlush};
 
 use crate::arch::{cpu, paging, random, shootdown};
 use boot::BootRam;
@@ -89,6 +91,10 @@ unsafe impl Platform for KernelPlatform {
 
     fn random(&self) -> u64 {
         random::next_u64()
+    }
+
+    fn swap_device(&self) -> Option<&dyn SwapDevice> {
+        reclaim::swap_device()
     }
 }
 

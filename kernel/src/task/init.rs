@@ -11,7 +11,7 @@ use crate::drivers::{debug_exit, fw_cfg};
 use crate::elf::stack::Strings;
 use crate::error;
 use crate::fs::{self, FsContext};
-use crate::memory::{memory, try_filled, try_push};
+use crate::memory::{memory, reclaim, try_filled, try_push};
 
 /// Exit status of a machine whose program is not there, as a shell has it.
 const NOT_FOUND: i32 = 127;
@@ -64,6 +64,7 @@ fn start() -> Result<bool, Failure> {
 /// Does what the kernel's options say; there is a space between each two.
 ///
 /// `norandom`: no address is chosen at random, as with `kernel.randomize_va_space` 0.
+/// `swap`: pages that are not used make room for others, in compressed memory.
 /// `verify`: each address space is checked before a process lets go of it.
 /// `watchdog=N`: if nothing goes on for `N` seconds, the machine ends and says why.
 /// `hang-lock` and so on: how the first process to end hangs, to see that.
@@ -76,6 +77,11 @@ fn apply_options(options: &[u8]) {
         match option {
             b"" => {}
             b"norandom" => memory().sysctl().set_randomize_va_space(0),
+            b"swap" => {
+                if reclaim::start().is_err() {
+                    error!("there is no memory for swap");
+                }
+            }
             b"verify" => exit::verify_spaces(),
             b"hang-lock" => watchdog::hang_later(Hang::Lock),
             b"hang-interrupt-lock" => watchdog::hang_later(Hang::InterruptLock),

@@ -33,8 +33,9 @@ pub use thread::current;
 pub use timer::{NEVER, alarm, set_alarm};
 
 use crate::arch::trap::PageFaultCode;
-use crate::arch::{TrapFrame, fpu};
+use crate::arch::{TrapFrame, cpu, fpu};
 use crate::fs::FdTable;
+use crate::memory::reclaim;
 use signal::info::{
     BUS_ADRALN, BUS_ADRERR, FPE_FLTDIV, FPE_FLTINV, FPE_FLTOVF, FPE_FLTRES, FPE_FLTUND, FPE_INTDIV, ILL_ILLOPN,
     SEGV_ACCERR, SEGV_MAPERR, SI_KERNEL, TRAP_TRACE,
@@ -56,7 +57,7 @@ pub fn page_fault(_frame: &mut TrapFrame, addr: usize, code: PageFaultCode) {
     send::force(match error {
         FaultError::NotMapped => SigInfo::fault(Signal::SIGSEGV, SEGV_MAPERR, addr),
         FaultError::AccessDenied => SigInfo::fault(Signal::SIGSEGV, SEGV_ACCERR, addr),
-        FaultError::BeyondEnd => SigInfo::fault(Signal::SIGBUS, BUS_ADRERR, addr),
+        FaultError::BeyondEnd | FaultError::Unreadable => SigInfo::fault(Signal::SIGBUS, BUS_ADRERR, addr),
         // The access is tried again, if this process is still there then.
         FaultError::OutOfMemory => {
             oom::relieve();
@@ -146,6 +147,9 @@ pub fn tick(user: bool) {
         // Likewise.
         let _ = send::to_process(process, SigInfo::kernel(Signal::SIGPROF));
     }
+    if reclaim::is_needed() {
+        cpu::set_return_work();
+    }
 }
 
 /// Between the steps of a long system call, with no spin lock held: lets others
@@ -170,6 +174,7 @@ pub fn return_to_user(frame: &mut TrapFrame) {
     if current().has_signal_work() {
         signal::deliver::deliver(frame);
     }
+    reclaim::balance();
 }
 
 /// The current process's open files.

@@ -68,6 +68,7 @@ fn write_pages(vma: &VmaInfo, pages: &VmaPages, text: &mut Text) -> Result<(), E
         ("Private_Dirty", pages.private_dirty),
         ("Referenced", pages.referenced),
         ("Anonymous", pages.anonymous),
+        ("Swap", pages.swapped),
         ("Locked", locked),
     ];
     for (name, bytes) in sizes {

@@ -16,6 +16,7 @@ const BATCH: usize = 64;
 
 const EXCLUSIVE: u64 = 1 << 56;
 const FILE: u64 = 1 << 61;
+const SWAPPED: u64 = 1 << 62;
 const PRESENT: u64 = 1 << 63;
 
 /// Keeps the address space that the process had when the file was opened.
@@ -36,6 +37,12 @@ impl PageMap {
         self.0.for_each_page(range, |page| {
             if let Some(word) = words.get_mut((page.addr - range.start()) / PAGE_SIZE) {
                 *word = word_of(page);
+            }
+        });
+        self.0.for_each_swapped(range, |addr, slot| {
+            if let Some(word) = words.get_mut((addr - range.start()) / PAGE_SIZE) {
+                // The number of the device, of which there is one, has the lowest bits.
+                *word = SWAPPED | u64::from(slot) << 5;
             }
         });
         words

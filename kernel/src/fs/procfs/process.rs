@@ -449,7 +449,7 @@ fn memory_status(space: &Space, code: (usize, usize), text: &mut Text) -> Result
         ("VmExe", program),
         ("VmLib", stats.exec_vm - program),
         ("VmPTE", stats.tables),
-        ("VmSwap", 0),
+        ("VmSwap", stats.swapped),
         ("HugetlbPages", 0),
     ];
     for (name, pages) in lines {

@@ -22,6 +22,8 @@ pub enum SystemFile {
     MemInfo,
     /// `stat`
     Stat,
+    /// `swaps`
+    Swaps,
     /// `uptime`
     Uptime,
     /// `version`
@@ -54,6 +56,7 @@ impl SystemFile {
             }
             SystemFile::MemInfo => mem_info(text),
             SystemFile::Stat => stat(text),
+            SystemFile::Swaps => swaps(text),
             SystemFile::Uptime => {
                 let hundredths = monotonic_ns() / 10_000_000;
                 let (seconds, rest) = (hundredths / 100, hundredths % 100);
@@ -74,6 +77,7 @@ fn mem_info(text: &mut Text) -> Result<(), Errno> {
     let of = |kind| memory.count_frames(kind);
     let (total, free) = (memory.total_frames(), memory.free_frames());
     let objects = of(FrameKind::Object);
+    let swap = memory.swap_stats();
     // Nothing can be had back from files that live in memory, so what is
     // available is what is free.
     let lines = [
@@ -82,9 +86,9 @@ fn mem_info(text: &mut Text) -> Result<(), Errno> {
         ("MemAvailable:   ", free),
         ("Buffers:        ", 0),
         ("Cached:         ", objects),
-        ("SwapCached:     ", 0),
-        ("SwapTotal:      ", 0),
-        ("SwapFree:       ", 0),
+        ("SwapCached:     ", swap.cached),
+        ("SwapTotal:      ", swap.total),
+        ("SwapFree:       ", swap.total - swap.used),
         ("AnonPages:      ", of(FrameKind::Anon)),
         ("Shmem:          ", objects),
         ("Slab:           ", of(FrameKind::Slab)),
@@ -138,6 +142,17 @@ fn slab_info(text: &mut Text) -> Result<(), Errno> {
         ))?;
     }
     Ok(())
+}
+
+fn swaps(text: &mut Text) -> Result<(), Errno> {
+    text.push(b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")?;
+    let swap = memory().swap_stats();
+    if swap.total == 0 {
+        return Ok(());
+    }
+    let kib = |pages: usize| pages * (PAGE_SIZE / 1024);
+    let (size, used) = (kib(swap.total), kib(swap.used));
+    text.put(format_args!("{:<40}partition\t{size}\t\t{used}\t\t100\n", "/dev/zram0"))
 }
 
 fn cpu_info(text: &mut Text) -> Result<(), Errno> {

@@ -78,7 +78,7 @@ pub enum Node {
 
 type Entry = (&'static str, Node);
 
-const ROOT: [Entry; 14] = [
+const ROOT: [Entry; 15] = [
     ("cpuinfo", Node::System(SystemFile::CpuInfo)),
     ("filesystems", Node::System(SystemFile::FileSystems)),
     ("loadavg", Node::System(SystemFile::LoadAverage)),
@@ -87,6 +87,7 @@ const ROOT: [Entry; 14] = [
     ("self", Node::SelfLink),
     ("slabinfo", Node::System(SystemFile::SlabInfo)),
     ("stat", Node::System(SystemFile::Stat)),
+    ("swaps", Node::System(SystemFile::Swaps)),
     ("sys", Node::Sys),
     ("thread-self", Node::ThreadSelfLink),
     ("uptime", Node::System(SystemFile::Uptime)),

@@ -6,8 +6,9 @@ use spin::Once;
 
 use crate::MAX_CPUS;
 
-/// Locks of a CPU that are known at a time; of more, nothing is.
-const MOST: usize = 16;
+/// Locks of a CPU that are known at a time; of more, nothing is. Reclaim holds those of
+/// 32 pages.
+const MOST: usize = 48;
 
 /// A lock that is held, if the address is not 0.
 struct Entry {

@@ -328,6 +328,14 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
         }
     }
 
+    // More than there is memory for.
+    let mut swap = Program::new(places.build.join("c/glibc/swap"), &["4"]);
+    (swap.memory, swap.options) = ("96M", vec!["swap", "watchdog=60"]);
+    for machine in [BIOS, TWO_CPUS, FOUR_CPUS] {
+        let shown = vec!["ok read again", "ok the child's is its own", "ok threads find what they wrote"];
+        add("swap", &swap, machine, Expect::Shows(0, shown));
+    }
+
     let busybox = PathBuf::from("/bin/busybox");
     let shell = |script: &str| Program::new(busybox.clone(), &["sh", "-c", script]);
     let listing = shell("echo $(expr 6 \\* 7); ls /; cat /proc/self/maps");
