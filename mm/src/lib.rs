@@ -82,9 +82,9 @@
 //! - **TLB**: when an operation returns, no CPU can use a translation that it
 //!   removed, and no frame was reused before that was so.
 //! - **Locks**: may be taken in this order only: the mmap lock of an address
-//!   space, the lock of a VMA, the lock of an object's pages, the lock of an
-//!   anon_vma root, those of page tables (at most two, by frame number), those
-//!   of the allocators.
+//!   space, the lock of a VMA, the lock of a private page, those of anon_vma roots
+//!   (at most two, by address), the lock of an object's pages, those of page tables
+//!   (at most two, by frame number), that of the swap slots, those of the allocators.
 //!   None sleeps; none may be taken by an interrupt handler.
 //!
 //! # Features

@@ -37,7 +37,11 @@ enum Place {
     /// It is this word over and over.
     Same(u64),
     /// Compressed to `len` bytes, in that chunk of that one of the [`State::frames`].
-    Chunk { frame: u32, chunk: u8, len: u16 },
+    Chunk {
+        frame: u32,
+        chunk: u8,
+        len: u16,
+    },
 }
 
 /// A frame of chunks; a place for one if `owned` is none.

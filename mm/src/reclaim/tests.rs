@@ -417,3 +417,58 @@ fn without_swap_memory_runs_out_as_ever() {
     assert_eq!(error, FaultError::OutOfMemory);
     check(&[&p]);
 }
+
+/// Does it in another thread, while this one has pages locked.
+fn elsewhere<T: Send>(operation: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(operation).join()).expect("the operation failed")
+}
+
+/// Before reclaim has flushed what it has unmapped, no TLB may tell what others have
+/// changed since.
+#[test]
+fn who_comes_before_the_flush_flushes() {
+    type Operation = fn(&Process<'_>);
+    let operations: [(&str, Operation, Result<u8, FaultError>); 5] = [
+        ("munmap", |p| p.space.munmap(BASE, PAGE).unwrap(), Err(FaultError::NotMapped)),
+        ("MADV_DONTNEED", |p| p.space.madvise(BASE, PAGE, DONTNEED).unwrap(), Ok(0)),
+        ("mprotect", |p| p.space.mprotect(BASE, PAGE, 0).unwrap(), Err(FaultError::AccessDenied)),
+        (
+            "mremap",
+            |p| {
+                let to = BASE + 64 * PAGE;
+                p.space.mremap(BASE, PAGE, PAGE, MAYMOVE | MREMAP_FIXED, to).unwrap();
+            },
+            Err(FaultError::NotMapped),
+        ),
+        ("mmap", |p| assert!(p.mmap(BASE, PAGE, RW, PRIVATE | ANON | FIXED).is_ok()), Ok(0)),
+    ];
+    for (name, operation, expected) in operations {
+        with_swap(512, 64, |mem| {
+            let p = filled(mem, 1);
+            assert_eq!(p.read(BASE), Ok(1));
+            let mut evictions = Evictions::new(mem);
+            evictions.add(frame_at(&p, BASE).unwrap(), Urgency::Evict).unwrap();
+            elsewhere(|| operation(&p));
+            // Were it not for the TLB, the access would wait for reclaim where it is a fault.
+            assert!(!p.is_stale(), "{name}");
+            assert_eq!(elsewhere(|| p.read(BASE)), expected, "{name}");
+            drop(evictions);
+            check(&[&p]);
+        });
+    }
+}
+
+#[test]
+fn a_fork_before_the_flush_does_not_see_what_is_written_afterwards() {
+    with_swap(512, 64, |mem| {
+        let p = filled(mem, 1);
+        let mut evictions = Evictions::new(mem);
+        evictions.add(frame_at(&p, BASE).unwrap(), Urgency::Evict).unwrap();
+        let child = elsewhere(|| p.fork().unwrap());
+        assert!(!p.is_stale());
+        drop(evictions);
+        p.write(BASE, 9).unwrap();
+        assert_eq!((p.read(BASE), child.read(BASE)), (Ok(9), Ok(1)));
+        check(&[&p, &child]);
+    });
+}

@@ -72,6 +72,11 @@ impl<'m> Process<'m> {
         self.space.handle_fault(addr, access)
     }
 
+    /// Whether TLBs may know of pages that reclaim has taken.
+    pub fn is_stale(&self) -> bool {
+        self.space.core.tables.is_stale()
+    }
+
     /// Writes one byte as the program would.
     pub fn write(&self, addr: usize, value: u8) -> Result<(), FaultError> {
         let sim = self.space.memory().platform();

@@ -31,6 +31,67 @@ const fn race(
 
 /// Those for the unit tests, by what they break.
 pub const MUTATIONS: &[Mutation] = &[
+    // ---- reclaim and swap ----
+    mutation(
+        "reclaim: pages are stored that TLBs still know",
+        "mm/src/reclaim/evict.rs",
+        "core.tables.flush_stale(self.mem, Event::FlushReclaim);",
+        "let _ = core;",
+    ),
+    mutation(
+        "munmap: what reclaim has not flushed yet is left to it",
+        "mm/src/paging/gather.rs",
+        "if self.tables.is_stale() {",
+        "if false {",
+    ),
+    mutation(
+        "mremap: what reclaim has not flushed yet is left to it",
+        "mm/src/paging/moves.rs",
+        "if self.is_stale() {",
+        "if false {",
+    ),
+    mutation(
+        "reclaim: a page goes that the kernel has a reference to",
+        "mm/src/reclaim/evict.rs",
+        " || record.refcount() != mapped + 1 + u32::from(cached != 0)",
+        "",
+    ),
+    mutation(
+        "reclaim: locked pages go too",
+        "mm/src/reclaim/evict.rs",
+        "if usage.locked || usage.accessed",
+        "if usage.accessed",
+    ),
+    mutation(
+        "swap: a page that others have in swap as well may be written to",
+        "mm/src/space/swap.rs",
+        "let alone = unmapped && self.mem.swap().uses(slot) == 1;",
+        "let alone = unmapped;",
+    ),
+    mutation(
+        "swap: a page that comes back for several belongs to the first",
+        "mm/src/space/swap.rs",
+        "let anon_vma = if alone { own } else { own.map(AnonVma::root) };",
+        "let anon_vma = own;",
+    ),
+    mutation(
+        "fork: entries that name a swap slot are not counted",
+        "mm/src/space/fork.rs",
+        "            mem.swap().get(slot);\n",
+        "",
+    ),
+    mutation(
+        "MADV_FREE: no TLB flush, so a write may go unnoticed",
+        "mm/src/space/pageout.rs",
+        "                        gather.changed(addr);\n",
+        "",
+    ),
+    mutation(
+        "a write to another address space does not keep what MADV_FREE was told of",
+        "mm/src/space/populate.rs",
+        "entry.with(EntryFlags::DIRTY | EntryFlags::ACCESSED)",
+        "entry",
+    ),
     // ---- flushes that are left out ----
     mutation(
         "munmap: no TLB flush before frames are released",
