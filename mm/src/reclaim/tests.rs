@@ -3,7 +3,7 @@
 use super::{Evictions, Urgency};
 use crate::sim::{self, SimPlatform};
 use crate::space::tests::{ANON, BASE, DONTUNMAP, FIXED, MAYMOVE, MREMAP_FIXED, PAGE, PRIVATE, Process, READ, RW};
-use crate::{Event, FaultError, FrameKind, Memory, PageRange, Pfn, SwapError, verify_all};
+use crate::{Event, FaultError, FrameKind, Memory, PageRange, Pfn, SpaceError, SwapError, verify_all};
 
 const COLD: usize = 20;
 const PAGEOUT: usize = 21;
@@ -469,6 +469,71 @@ fn a_fork_before_the_flush_does_not_see_what_is_written_afterwards() {
         drop(evictions);
         p.write(BASE, 9).unwrap();
         assert_eq!((p.read(BASE), child.read(BASE)), (Ok(9), Ok(1)));
+        check(&[&p, &child]);
+    });
+}
+
+/// `MREMAP_MUST_RELOCATE_ANON` with what it needs.
+const RELOCATE: usize = MAYMOVE | MREMAP_FIXED | 16;
+
+/// Two mappings, the second of which is to be relocated to the end of the first.
+fn two_mappings<'m>(mem: &'m Memory<SimPlatform>) -> (Process<'m>, usize) {
+    let p = filled(mem, 4);
+    let far = BASE + 64 * PAGE;
+    p.map_at(far, 4);
+    p.fill(far, 4);
+    (p, far)
+}
+
+#[test]
+fn pages_in_swap_are_relocated() {
+    with_swap(512, 64, |mem| {
+        let (p, far) = two_mappings(mem);
+        p.space.madvise(far + PAGE, 2 * PAGE, PAGEOUT).unwrap();
+        let to = BASE + 4 * PAGE;
+        assert_eq!(p.space.mremap(far, 4 * PAGE, 4 * PAGE, RELOCATE, to), Ok(to));
+        assert_eq!(p.map(BASE), "[0-8 rw-p]");
+        check(&[&p]);
+        p.assert_filled(BASE, 4);
+        p.assert_filled(to, 4);
+        // Those that came back belong there as well: reclaim finds them.
+        check(&[&p]);
+        assert_eq!(mem.reclaim(100), 8);
+        p.assert_filled(to, 4);
+    });
+}
+
+#[test]
+fn pages_on_their_way_out_are_relocated() {
+    with_swap(512, 64, |mem| {
+        let (p, far) = two_mappings(mem);
+        let to = BASE + 4 * PAGE;
+        let pages = [0, 1, 2, 3].map(|page| frame_at(&p, far + page * PAGE).unwrap());
+        let mut evictions = Evictions::new(mem);
+        pages.iter().for_each(|&pfn| evictions.add(pfn, Urgency::Evict).unwrap());
+        assert_eq!(elsewhere(|| p.space.mremap(far, 4 * PAGE, 4 * PAGE, RELOCATE, to)), Ok(to));
+        drop(evictions);
+        check(&[&p]);
+        assert_eq!(p.map(BASE), "[0-8 rw-p]");
+        p.assert_filled(to, 4);
+        check(&[&p]);
+    });
+}
+
+#[test]
+fn pages_in_swap_that_are_shared_through_fork_are_not_relocated() {
+    with_swap(512, 64, |mem| {
+        let (p, far) = two_mappings(mem);
+        p.space.madvise(far, 4 * PAGE, PAGEOUT).unwrap();
+        let child = p.fork().unwrap();
+        let to = BASE + 4 * PAGE;
+        for process in [&p, &child] {
+            let refused = process.space.mremap(far, 4 * PAGE, 4 * PAGE, RELOCATE, to);
+            assert_eq!(refused, Err(SpaceError::BadAddress));
+        }
+        check(&[&p, &child]);
+        p.assert_filled(far, 4);
+        child.assert_filled(far, 4);
         check(&[&p, &child]);
     });
 }
