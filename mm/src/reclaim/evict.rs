@@ -174,49 +174,46 @@ impl<'m, P: Platform> Evictions<'m, P> {
         } else {
             mem.swap().alloc(mem, pfn).ok_or(SwapError::Full)?
         };
-        self.unmap_everywhere(pfn, record, |_, core| {
-            mem.swap().get(slot);
-            core.resident.add(ResidentKind::Swapped, 1);
-            Entry::swap(slot)
-        });
+        self.unmap_everywhere(pfn, record, |_| Some(Entry::swap(slot)));
         Ok(Some(Some(slot)))
     }
 
     /// Takes a page whose contents do not matter, unless it has been written to since it
     /// was looked at and is not `droppable` whatever is in it, out of all page tables.
     fn drop_mappings(&mut self, pfn: Pfn, record: &Frame, droppable: bool) {
-        self.unmap_everywhere(pfn, record, |entry, _| {
-            if entry.flags().contains(EntryFlags::DIRTY) && !droppable { entry } else { Entry::EMPTY }
+        self.unmap_everywhere(pfn, record, |entry| {
+            let stays = entry.flags().contains(EntryFlags::DIRTY) && !droppable;
+            (!stays).then_some(Entry::EMPTY)
         });
         if record.mapcount() == 0 {
             self.mem.count(Event::LazyFree);
         }
     }
 
-    /// Replaces all mappings of a page by what `instead` says, given the entry and whose it
-    /// is; it may say that an entry stays.
-    fn unmap_everywhere(&mut self, pfn: Pfn, record: &Frame, mut instead: impl FnMut(Entry, &SpaceCore) -> Entry) {
+    /// Replaces all mappings of a page by what `instead` says, given the entry; `None` if
+    /// it stays.
+    fn unmap_everywhere(&mut self, pfn: Pfn, record: &Frame, instead: impl Fn(Entry) -> Option<Entry>) {
         let mem = self.mem;
         AnonVma::walk_page(record, |vma, addr| {
             mem.with_mapping(vma, addr, pfn, |slot, core| {
-                let old = slot.take();
-                let new = instead(old, &core);
-                if new == Entry::EMPTY {
-                    // A fault would wait for nothing, and put another page there.
-                    core.tables.flush(mem, addr, addr + PAGE_SIZE, Event::FlushReclaim);
-                }
-                slot.set(new);
-                if new != old {
-                    if new != Entry::EMPTY {
-                        // Before the table's lock goes: whoever takes it next is to know.
+                // At once: who looks without the lock never finds nothing there, unless
+                // that is so.
+                let Some(new) = replace(slot, &instead) else { return };
+                match new.swap_slot() {
+                    // Before the table's lock goes: whoever takes it next is to know.
+                    Some(number) => {
+                        mem.swap().get(number);
+                        core.resident.add(ResidentKind::Swapped, 1);
                         core.tables.mark_stale();
                         self.remember(core);
                     }
-                    record.dec_mapcount();
-                    let last = record.release();
-                    debug_assert!(!last, "evicted without a reference");
-                    core.resident.sub(ResidentKind::Anon, 1);
+                    // A fault would wait for nothing, and put another page there.
+                    None => core.tables.flush(mem, addr, addr + PAGE_SIZE, Event::FlushReclaim),
                 }
+                record.dec_mapcount();
+                let last = record.release();
+                debug_assert!(!last, "evicted without a reference");
+                core.resident.sub(ResidentKind::Anon, 1);
             });
             record.mapcount() != 0
         });
@@ -232,6 +229,19 @@ impl<'m, P: Platform> Evictions<'m, P> {
         }
         if let Some(place) = self.spaces.iter_mut().find(|place| place.is_none()) {
             *place = Some(core);
+        }
+    }
+}
+
+/// Replaces an entry by what `instead` says of it, unless it is to stay; returns that.
+fn replace(slot: &Slot<'_>, instead: impl Fn(Entry) -> Option<Entry>) -> Option<Entry> {
+    let mut old = slot.get();
+    loop {
+        let new = instead(old)?;
+        // The hardware may set a bit meanwhile.
+        match slot.replace_if(old, new) {
+            Ok(()) => return Some(new),
+            Err(now) => old = now,
         }
     }
 }

@@ -31,6 +31,8 @@ const STACK: usize = 256 << 10;
 const CPUS: usize = 3;
 /// Enough for three small address spaces.
 const FRAMES: usize = 96;
+/// Pages that there is swap for.
+const SLOTS: u32 = 16;
 
 pub const RW: Prot = Prot::READ.union(Prot::WRITE);
 /// `MADV_DONTNEED`.
@@ -100,7 +102,7 @@ pub struct Machine {
 
 impl Machine {
     fn new() -> Machine {
-        let memory = sim::memory(CPUS, FRAMES);
+        let memory = sim::memory_with_swap(CPUS, FRAMES, SLOTS);
         memory.platform().use_pcids();
         memory.sysctl().set_overcommit(Overcommit::Always);
         Machine { unused: unused(&memory), memory }
@@ -114,6 +116,11 @@ impl Machine {
     /// What a child of the program in `space` has.
     pub fn fork<'m>(&self, space: &Space<'m>) -> Space<'m> {
         Space::new(space.0.fork().expect("too few frames"))
+    }
+
+    /// Has all pages that can be evicted.
+    pub fn reclaim(&self) {
+        self.memory.reclaim(FRAMES);
     }
 
     /// Drops an address space that no CPU has run.

@@ -13,6 +13,7 @@
 mod faults;
 mod machine;
 mod moves;
+mod reclaim;
 mod reuse;
 mod trees;
 mod walks;

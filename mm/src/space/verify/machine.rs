@@ -99,8 +99,9 @@ pub fn find_mappings<P: Platform>(spaces: &[&AddressSpace<'_, P>], pfn: Pfn) -> 
         // While the VMA is chained its page tables stay: who frees them unchains it first.
         if let Some(which) = spaces.iter().position(|space| space.id() == vma.space()) {
             let entry = spaces[which].core.tables.lookup(mem, addr);
-            let mapped = entry.is_some_and(|entry| entry.is_counted() && entry.pfn() == pfn);
-            found.extend(mapped.then_some((which, addr)));
+            if entry.is_some_and(|entry| entry.is_counted() && entry.pfn() == pfn) {
+                found.push((which, addr));
+            }
         }
         true
     });
