@@ -20,6 +20,7 @@
 #   FIRMWARE=bios   or uefi
 #   SMP=1  MEM=1G   CPUs and memory
 #   CPU=max         QEMU's CPU model
+#   OPTIONS=swap    options of the kernel: norandom, swap, verify, watchdog=60
 #   ICOUNT=1        guest time is the number of instructions executed
 #   TIMEOUT=600     seconds after which the guest is stopped; 0 is never
 # Of all that run the kernel:
@@ -38,6 +39,7 @@ TIMEOUT ?= 600
 # These come from the command line: environments have unrelated variables of
 # such names.
 ICOUNT :=
+OPTIONS :=
 CHECKED :=
 SECONDS := 600
 SCHEDULES := 100000
@@ -148,6 +150,7 @@ selftests:
 # `value` keeps make from expanding the dollar signs of what the user gave.
 run: image $(if $(value PROG),,guests)
 	@set --; for variable in $(value ENV); do set -- "$$@" --env "$$variable"; done; \
+	for option in $(value OPTIONS); do set -- "$$@" --option "$$option"; done; \
 	exec $(BOOT) run --images $(IMAGES) --firmware $(FIRMWARE) --smp $(SMP) --mem $(MEM) --cpu $(CPU) \
 		--timeout $(TIMEOUT) $(if $(filter-out 0,$(ICOUNT)),--icount) "$$@" \
 		-- $(if $(value PROG),$(value PROG),$(TOUR)) $(value ARGS)
