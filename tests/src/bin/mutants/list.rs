@@ -233,7 +233,7 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "PCID: who has left still counts as loaded",
         "mm/src/paging/pcid.rs",
-        "        tlb.unload(self.context);\n",
+        "        tlb.unload(self.context.load(Ordering::Relaxed));\n",
         "",
     ),
     // ---- locks ----
@@ -296,8 +296,8 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "prepare: a move unmaps its target before it has its tables",
         "mm/src/space/mremap/moving.rs",
-        "            let mut spares = Spares::reserve(self.mem, room + own + chain)?;\n            self.tables.move_prepare(self.mem, &tables)?;\n            charge.keep();\n            if target.pages != 0 {\n                self.unmap_commit(state, mv.target, Tables::Keep, &mut spares);\n            }",
-        "            let mut spares = Spares::reserve(self.mem, room + own + chain)?;\n            if target.pages != 0 {\n                self.unmap_commit(state, mv.target, Tables::Keep, &mut spares);\n            }\n            self.tables.move_prepare(self.mem, &tables)?;\n            charge.keep();",
+        "            let mut spares = Spares::reserve(self.mem, room + own + chain)?;\n            self.core.tables.move_prepare(self.mem, &tables)?;\n            charge.keep();\n            if target.pages != 0 {\n                self.unmap_commit(state, mv.target, Tables::Keep, &mut spares);\n            }",
+        "            let mut spares = Spares::reserve(self.mem, room + own + chain)?;\n            if target.pages != 0 {\n                self.unmap_commit(state, mv.target, Tables::Keep, &mut spares);\n            }\n            self.core.tables.move_prepare(self.mem, &tables)?;\n            charge.keep();",
     ),
     mutation(
         "prepare: a split reserves no chain links",
@@ -491,8 +491,8 @@ pub const RACES: &[Mutation] = &[
         "moves::move_and_move",
         "race: mremap lets go of the lock between its checks and the move",
         "mm/src/space/mremap/mod.rs",
-        "            self.check_vma(&state, &remap, vma)?;\n            if remap.names_new_addr() {",
-        "            self.check_vma(&state, &remap, vma)?;\n            drop(state);\n            state = self.mmap.write();\n            if remap.names_new_addr() {",
+        "        self.check_vma(&state, remap, vma)?;\n        if remap.names_new_addr() {",
+        "        self.check_vma(&state, remap, vma)?;\n        drop(state);\n        state = self.mmap.write();\n        if remap.names_new_addr() {",
     ),
     race(
         "reuse::fork_and_write_fault",
