@@ -56,7 +56,8 @@ impl AnonVma {
         }
     }
 
-    /// [`walk`](Self::walk) with the root locked.
+    /// Calls `f` with every VMA in the tree that has one of these indices, until it returns
+    /// `false`. The root is locked.
     fn walk_locked(&self, first: usize, last: usize, mut f: impl FnMut(Ref<Vma>) -> bool) {
         let mut at = first_overlap(self.tree.root(), first, last);
         while let Some(avc) = at {
