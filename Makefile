@@ -3,7 +3,7 @@
 #   make run      run a program on the kernel in QEMU; a guided tour without PROG
 #   make test     run all tests; the last line has the totals
 #   make fuzz     look for what no test has found yet, for SECONDS=600
-#   make torture  memory operations on many threads at once, for SECONDS=600 on 2 CPUs, on 4 and on Linux
+#   make torture  memory operations on many threads at once, for SECONDS=600 on 2 CPUs, on 4, with swap, and on Linux
 #   make model    search mm for races, by SCHEDULES=100000 of each kind with a fresh seed
 #   make bench    compare the speed with that of Linux
 #   make mutants  see that the tests notice when mm is broken

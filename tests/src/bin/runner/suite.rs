@@ -274,6 +274,8 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
     torture.seconds = args.torture * 2 + 120;
     for machine in [TWO_CPUS, FOUR_CPUS] {
         add("torture", &torture, machine, Expect::Succeeds);
+        let with_swap = Program { options: vec!["swap", "watchdog=60"], ..torture.clone() };
+        add("torture with swap", &with_swap, machine, Expect::Succeeds);
     }
     let mut cases = Program::new(places.guest("cases"), &["all"]);
     cases.seconds = 900;

@@ -13,7 +13,7 @@
 //! memory is lost: after each round but the first, private pages, page tables and
 //! committed memory are what they were after the first one, to the page, and of free
 //! memory no more is missing than what the kernel may keep for its next objects
-//! ([`KEPT`]).
+//! ([`KEPT`]). Where there is swap, pages of all ranges are sent there all the time.
 
 mod chaos;
 mod exact;
@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use tests::mem;
 use tests::rng::Rng;
-use tests::sys::PAGE;
+use tests::sys::{self, PAGE};
 
 use chaos::Chaos;
 use exact::Range;
@@ -56,6 +56,9 @@ const STACKS: usize = KEEPER + (1 << 30);
 /// Pages of each small and each large range.
 const SMALL_PAGES: usize = 72;
 const LARGE_PAGES: usize = 2048;
+/// Pages of those that all change.
+const CHAOS_PAGES: usize = 96;
+const TABLES_PAGES: usize = 3 * 512;
 
 #[derive(Parser, Clone, Copy, Debug)]
 struct Options {
@@ -101,6 +104,9 @@ fn main() -> ExitCode {
         }
     }
     report::say(format_args!("{rounds} rounds"));
+    let swap = value(&read("/proc/meminfo"), "SwapTotal:");
+    let swapped = value(&read("/proc/vmstat"), "pswpout ");
+    check!(!alone || swap == 0 || swapped > 0, "nothing has gone to swap");
     report::say(format_args!("torture: ok"));
     ExitCode::SUCCESS
 }
@@ -135,17 +141,23 @@ struct Memory {
 }
 
 fn memory() -> Memory {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let value = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-    };
+    let text = read("/proc/meminfo");
     Memory {
-        free: value("MemFree:"),
-        anon: value("AnonPages:"),
-        tables: value("PageTables:"),
-        committed: value("Committed_AS:"),
+        free: value(&text, "MemFree:"),
+        anon: value(&text, "AnonPages:"),
+        tables: value(&text, "PageTables:"),
+        committed: value(&text, "Committed_AS:"),
     }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// The number after a name in one of `/proc`'s files; 0 if it is not there.
+fn value(text: &str, name: &str) -> usize {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 /// One round, in a process that has nothing to lose. The status it ends with.
@@ -153,24 +165,45 @@ fn round(threads: usize, time: Duration, seed: u64) -> i32 {
     let end = Instant::now() + time;
     thread::scope(|scope| {
         for number in 0..threads {
-            scope.spawn(move || work(number, end, seed));
+            scope.spawn(move || work(number, threads, end, seed));
         }
     });
     report::say(format_args!("seed {seed}: {} operations", report::OPERATIONS.load(Relaxed)));
     0
 }
 
-/// What one thread does until the time is over.
-fn work(thread: usize, end: Instant, seed: u64) {
+/// Says of some pages, whoever uses them, that they are not needed soon. Whether they go or
+/// stay, their contents are the same.
+fn page_out(threads: usize, rng: &mut Rng) {
+    let ranges = [
+        (SMALL, threads * SMALL_PAGES),
+        (LARGE, threads * LARGE_PAGES),
+        (CHAOS, CHAOS_PAGES),
+        (TABLES, TABLES_PAGES),
+        (KEEPER, keeper::PAGES),
+    ];
+    let (base, pages) = rng.pick(&ranges);
+    let first = rng.below(pages);
+    let count = 1 + rng.below(SIZES.min(pages - first));
+    let advice = rng.pick(&[libc::MADV_PAGEOUT, libc::MADV_PAGEOUT, libc::MADV_COLD]);
+    // There may be holes, and locked pages.
+    let _ = sys::madvise(base + first * PAGE, count * PAGE, advice);
+}
+
+/// What one of `threads` threads does until the time is over.
+fn work(thread: usize, threads: usize, end: Instant, seed: u64) {
     let mut rng = Rng::new(seed.wrapping_mul(0x9e37_79b9).wrapping_add(thread as u64));
     let mut small = Range::new(SMALL + thread * SMALL_PAGES * PAGE, SMALL_PAGES, thread, rng.number());
     let mut large = Range::new(LARGE + thread * LARGE_PAGES * PAGE, LARGE_PAGES, thread, rng.number());
-    let mut chaos = Chaos::new(CHAOS, 96, thread, rng.number());
-    let mut tables = Chaos::new(TABLES, 3 * 512, thread, rng.number());
+    let mut chaos = Chaos::new(CHAOS, CHAOS_PAGES, thread, rng.number());
+    let mut tables = Chaos::new(TABLES, TABLES_PAGES, thread, rng.number());
     let mut keeper = (thread == 0).then(|| Keeper::new(KEEPER, rng.number()));
     let stack = STACKS + (1 + thread) * 2 * growth::ROOM * PAGE;
     while Instant::now() < end {
         for _ in 0..16 {
+            if rng.below(8) == 0 {
+                page_out(threads, &mut rng);
+            }
             match rng.below(100) {
                 0..35 => small.step(),
                 35..50 => large.step(),
