@@ -174,7 +174,7 @@ fuzz: image guests
 # On all of the machine, one after the other.
 torture: image guests
 	@seed=$$(date +%s); echo "seed $$seed"; \
-	$(RUNNER) test "torture [" --jobs 1 --torture $(SECONDS) --seed $$seed
+	$(RUNNER) test torture --jobs 1 --torture $(SECONDS) --seed $$seed
 
 # Races of threads in mm: random schedules and as many by the PCT algorithm, each.
 model:
