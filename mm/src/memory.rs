@@ -307,6 +307,12 @@ impl<P: Platform> Memory<P> {
         self.frames.span()
     }
 
+    /// The number after that of the last frame that there may be a record of.
+    pub fn end_frame(&self) -> Pfn {
+        let (first, count) = self.frame_span();
+        Pfn(first.0 + count)
+    }
+
     /// How often something has happened.
     pub fn events(&self, event: Event) -> u64 {
         self.events.sum(event)

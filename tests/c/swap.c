@@ -29,6 +29,19 @@ static unsigned long number(const char *path, const char *label)
     return at ? strtoul(at + strlen(label), NULL, 10) : 0;
 }
 
+// The word number `index` of a file of words.
+static uint64_t word(const char *path, uint64_t index)
+{
+    uint64_t value = 0;
+    int fd = open(path, O_RDONLY);
+    if (fd < 0 || pread(fd, &value, sizeof value, (off_t)(index * 8)) != sizeof value) {
+        perror(path);
+        exit(2);
+    }
+    close(fd);
+    return value;
+}
+
 static int failures;
 
 static void check(int ok, const char *what)
@@ -150,6 +163,29 @@ int main(int argc, char **argv)
         wrong += stripes[i].wrong;
     }
     check(wrong == 0, "threads find what they wrote");
+
+    check(number("/proc/self/smaps_rollup", "Swap:") / 4 > pages / 2, "smaps_rollup says how much is");
+
+    // The frame that a page is in now, what it is, and how often it is mapped.
+    enum { MAPPED = 1 << 11, ANON = 1 << 12, SWAP_CACHE = 1 << 13, SWAP_BACKED = 1 << 14 };
+    write_page(moved, 0, 9);
+    uint64_t frame = word("/proc/self/pagemap", (uintptr_t)moved / PAGE) & ((1ull << 55) - 1);
+    check(word("/proc/kpagecount", frame) == 1, "mapped once");
+    check((word("/proc/kpageflags", frame) & (MAPPED | ANON | SWAP_CACHE | SWAP_BACKED)) == (MAPPED | ANON | SWAP_BACKED),
+          "a private page");
+    int gate[2];
+    char byte = 0;
+    if (pipe(gate) != 0)
+        return 2;
+    child = fork();
+    if (child == 0) {
+        close(gate[1]);
+        _exit((int)read(gate[0], &byte, 1));
+    }
+    check(word("/proc/kpagecount", frame) == 2, "twice after fork");
+    close(gate[1]);
+    waitpid(child, &status, 0);
+    check(word("/proc/kpagecount", frame) == 1, "once again when the child has gone");
 
     munmap(moved, pages * PAGE);
     unsigned long left = number("/proc/meminfo", "SwapTotal:") - number("/proc/meminfo", "SwapFree:");

@@ -228,13 +228,18 @@ impl Frame {
         self.swap_slot.load(Ordering::Relaxed)
     }
 
+    /// Whether the page is a private one that is in swap as well, or about to be.
+    pub fn is_in_swap_cache(&self) -> bool {
+        self.swap_slot() != 0
+    }
+
     /// Sets what [`swap_slot`](Self::swap_slot) returns.
     pub(crate) fn set_swap_slot(&self, slot: u32) {
         self.swap_slot.store(slot, Ordering::Relaxed);
     }
 
     /// Whether the page's contents may go unless it has been written to.
-    pub(crate) fn is_lazy_free(&self) -> bool {
+    pub fn is_lazy_free(&self) -> bool {
         self.state.load(Ordering::Relaxed) & LAZY_FREE != 0
     }
 

@@ -1,5 +1,7 @@
 //! What `/proc/PID/maps`, `smaps`, `status` and `statm` show.
 
+use core::ops::AddAssign;
+
 use super::{AddressSpace, SpaceStats, State};
 use crate::object::ObjectName;
 use crate::paging::{Entry, EntryFlags};
@@ -73,6 +75,20 @@ pub struct VmaPages {
     pub anonymous: usize,
     /// In swap (`Swap`).
     pub swapped: usize,
+}
+
+impl AddAssign for VmaPages {
+    fn add_assign(&mut self, other: VmaPages) {
+        self.resident += other.resident;
+        self.proportional += other.proportional;
+        self.private_clean += other.private_clean;
+        self.private_dirty += other.private_dirty;
+        self.shared_clean += other.shared_clean;
+        self.shared_dirty += other.shared_dirty;
+        self.referenced += other.referenced;
+        self.anonymous += other.anonymous;
+        self.swapped += other.swapped;
+    }
 }
 
 /// Heap and stack are told by where they are (Linux's `vma_is_initial_heap`

@@ -1,4 +1,4 @@
-//! `/proc/PID/maps` and `/proc/PID/smaps`.
+//! `/proc/PID/maps`, `smaps` and `smaps_rollup`.
 
 use mm::{Errno, PAGE_SIZE, VmaFlags, VmaInfo, VmaKind, VmaPages};
 
@@ -54,12 +54,43 @@ pub fn write_details(space: &Space, text: &mut Text) -> Result<(), Errno> {
     result
 }
 
+/// Writes what the pages of all VMAs of `space` are together.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn write_sums(space: &Space, text: &mut Text) -> Result<(), Errno> {
+    let (mut sums, mut locked, mut range) = (VmaPages::default(), 0, None);
+    space.for_each_vma_with_pages(|vma, pages| {
+        sums += *pages;
+        locked += locked_in(vma, pages);
+        range = Some((range.map_or(vma.start, |(start, _)| start), vma.end));
+    });
+    let Some((start, end)) = range else { return Ok(()) };
+    let begun = text.len();
+    text.put(format_args!("{start:08x}-{end:08x} ---p 00000000 00:00 0 "))?;
+    pad(begun, text)?;
+    text.push(b"[rollup]\n")?;
+    write_sizes(&sums, locked, text)
+}
+
+fn locked_in(vma: &VmaInfo, pages: &VmaPages) -> usize {
+    if vma.flags.contains(VmaFlags::LOCKED) { pages.proportional } else { 0 }
+}
+
 fn write_pages(vma: &VmaInfo, pages: &VmaPages, text: &mut Text) -> Result<(), Errno> {
-    let locked = if vma.flags.contains(VmaFlags::LOCKED) { pages.proportional } else { 0 };
+    write_size("Size", vma.end - vma.start, text)?;
+    write_size("KernelPageSize", PAGE_SIZE, text)?;
+    write_size("MMUPageSize", PAGE_SIZE, text)?;
+    write_sizes(pages, locked_in(vma, pages), text)?;
+    text.push(b"VmFlags: ")?;
+    for code in vma.flags.codes() {
+        text.put(format_args!("{code} "))?;
+    }
+    text.push(b"\n")
+}
+
+fn write_sizes(pages: &VmaPages, locked: usize, text: &mut Text) -> Result<(), Errno> {
     let sizes = [
-        ("Size", vma.end - vma.start),
-        ("KernelPageSize", PAGE_SIZE),
-        ("MMUPageSize", PAGE_SIZE),
         ("Rss", pages.resident),
         ("Pss", pages.proportional),
         ("Shared_Clean", pages.shared_clean),
@@ -72,16 +103,16 @@ fn write_pages(vma: &VmaInfo, pages: &VmaPages, text: &mut Text) -> Result<(), E
         ("Locked", locked),
     ];
     for (name, bytes) in sizes {
-        let kib = bytes / 1024;
-        // Names and numbers have columns of their own.
-        let width = 23_usize.saturating_sub(name.len());
-        text.put(format_args!("{name}:{kib:width$} kB\n"))?;
+        write_size(name, bytes, text)?;
     }
-    text.push(b"VmFlags: ")?;
-    for code in vma.flags.codes() {
-        text.put(format_args!("{code} "))?;
-    }
-    text.push(b"\n")
+    Ok(())
+}
+
+fn write_size(name: &str, bytes: usize, text: &mut Text) -> Result<(), Errno> {
+    let kib = bytes / 1024;
+    // Names and numbers have columns of their own.
+    let width = 23_usize.saturating_sub(name.len());
+    text.put(format_args!("{name}:{kib:width$} kB\n"))
 }
 
 /// `r`, `w`, `x` and `p` (private) or `s` (shared).
@@ -103,13 +134,18 @@ fn write_line(vma: &VmaInfo, text: &mut Text) -> Result<(), Errno> {
     ))?;
     let name = name_of(vma);
     if !name.is_empty() {
-        let used = text.len() - begun;
-        for _ in used..NAME_COLUMN {
-            text.push(b" ")?;
-        }
+        pad(begun, text)?;
         push_escaped(name, text)?;
     }
     text.push(b"\n")
+}
+
+/// Goes to the column of names, in the line that began at `begun`.
+fn pad(begun: usize, text: &mut Text) -> Result<(), Errno> {
+    for _ in text.len() - begun..NAME_COLUMN {
+        text.push(b" ")?;
+    }
+    Ok(())
 }
 
 /// A name as one line: newlines are shown in octal.

@@ -5,6 +5,7 @@
 //! text, which stays the same until the next read from the start. Formats are
 //! Linux's, byte for byte.
 
+mod frames;
 mod maps;
 mod maps_query;
 mod pagemap;
@@ -30,7 +31,9 @@ use super::sleep_lock::SleepLock;
 use super::small_text::SmallText;
 use super::tmpfs::emit_dots;
 use crate::task::thread::current;
+use frames::FrameFile;
 use sysctl::Sysctl;
+use system::SystemFile;
 
 /// The inode of `/proc` itself.
 ///
@@ -122,6 +125,8 @@ pub fn open(dentry: Arc<Dentry>, node: Node, flags: u32) -> Result<Arc<File>, Er
         Node::ProcessFile { pid, file: process::ProcessFile::PageMap, .. } => {
             File::new(dentry, pagemap::PageMap::of(pid)?, flags)
         }
+        Node::System(SystemFile::FrameCounts) => File::new(dentry, FrameFile::Count, flags),
+        Node::System(SystemFile::FrameFlags) => File::new(dentry, FrameFile::Flags, flags),
         Node::Sysctl(setting) if writes(flags) && !setting.is_writable() => Err(Errno::EACCES),
         Node::Sysctl(setting) => File::new(dentry, ProcText::new(node, Some(setting)), flags),
         _ => File::new(dentry, ProcText::new(node, None), flags),

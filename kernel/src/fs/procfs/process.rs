@@ -37,6 +37,8 @@ pub enum ProcessFile {
     Mem,
     /// `smaps`
     MapDetails,
+    /// `smaps_rollup`
+    MapSums,
     /// `mountinfo`
     MountInfo,
     /// `mounts`
@@ -147,6 +149,7 @@ pub fn text(pid: u32, tid: u32, file: ProcessFile) -> Result<Text, Errno> {
         (ProcessFile::Auxv, Some(space)) => copy(space, image.auxv, text),
         (ProcessFile::Maps, Some(space)) => maps::write(space, text),
         (ProcessFile::MapDetails, Some(space)) => maps::write_details(space, text),
+        (ProcessFile::MapSums, Some(space)) => maps::write_sums(space, text),
         (ProcessFile::Comm, _) => {
             put_name(&process, thread(&process, tid)?.as_deref(), text)?;
             text.push(b"\n")

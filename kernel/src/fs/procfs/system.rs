@@ -16,6 +16,10 @@ pub enum SystemFile {
     CpuInfo,
     /// `filesystems`
     FileSystems,
+    /// `kpagecount`, which is no text
+    FrameCounts,
+    /// `kpageflags`, likewise
+    FrameFlags,
     /// `loadavg`
     LoadAverage,
     /// `meminfo`
@@ -50,6 +54,7 @@ impl SystemFile {
         Text::build(|text| match self {
             SystemFile::CpuInfo => cpu_info(text),
             SystemFile::FileSystems => text.push(b"nodev\ttmpfs\nnodev\tproc\nnodev\tpipefs\n"),
+            SystemFile::FrameCounts | SystemFile::FrameFlags => Err(Errno::EINVAL),
             SystemFile::LoadAverage => {
                 let count = table::process_count();
                 text.put(format_args!("0.00 0.00 0.00 1/{count} {count}\n"))

@@ -78,9 +78,11 @@ pub enum Node {
 
 type Entry = (&'static str, Node);
 
-const ROOT: [Entry; 15] = [
+const ROOT: [Entry; 17] = [
     ("cpuinfo", Node::System(SystemFile::CpuInfo)),
     ("filesystems", Node::System(SystemFile::FileSystems)),
+    ("kpagecount", Node::System(SystemFile::FrameCounts)),
+    ("kpageflags", Node::System(SystemFile::FrameFlags)),
     ("loadavg", Node::System(SystemFile::LoadAverage)),
     ("meminfo", Node::System(SystemFile::MemInfo)),
     ("mounts", Node::MountsLink),
@@ -123,7 +125,7 @@ const SYS_FS: [Entry; 3] = [
 ];
 
 /// The files of a process; a thread's directory has the same.
-const PROCESS_FILES: [(&str, ProcessFile); 14] = [
+const PROCESS_FILES: [(&str, ProcessFile); 15] = [
     ("auxv", ProcessFile::Auxv),
     ("cmdline", ProcessFile::CommandLine),
     ("comm", ProcessFile::Comm),
@@ -135,6 +137,7 @@ const PROCESS_FILES: [(&str, ProcessFile); 14] = [
     ("mounts", ProcessFile::Mounts),
     ("pagemap", ProcessFile::PageMap),
     ("smaps", ProcessFile::MapDetails),
+    ("smaps_rollup", ProcessFile::MapSums),
     ("stat", ProcessFile::Stat),
     ("statm", ProcessFile::StatM),
     ("status", ProcessFile::Status),
@@ -287,6 +290,7 @@ impl Node {
             | Node::Cwd(_)
             | Node::RootLink(_) => S_IFLNK | 0o777,
             Node::Fd { pid, fd } => S_IFLNK | process::link_permissions(pid, fd),
+            Node::System(SystemFile::FrameCounts | SystemFile::FrameFlags) => S_IFREG | 0o400,
             Node::System(_) => S_IFREG | 0o444,
             Node::Sysctl(setting) => S_IFREG | if setting.is_writable() { 0o644 } else { 0o444 },
             Node::FdInfo { .. } => S_IFREG | 0o444,
