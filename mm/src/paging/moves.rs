@@ -182,9 +182,6 @@ impl PageTables {
                 }
             }
         }
-        if self.is_stale() {
-            self.flush_stale(mem, Event::FlushMove);
-        }
     }
 
     /// Finds the largest unit in which what is at `addr` moves.

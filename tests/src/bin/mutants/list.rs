@@ -45,12 +45,6 @@ pub const MUTATIONS: &[Mutation] = &[
         "if false {",
     ),
     mutation(
-        "mremap: what reclaim has not flushed yet is left to it",
-        "mm/src/paging/moves.rs",
-        "if self.is_stale() {",
-        "if false {",
-    ),
-    mutation(
         "reclaim: a page goes that the kernel has a reference to",
         "mm/src/reclaim/evict.rs",
         " || record.refcount() != mapped + 1 + u32::from(cached != 0)",
@@ -608,10 +602,10 @@ pub const RACES: &[Mutation] = &[
     ),
     race(
         "reclaim::reclaim_and_munmap",
-        "race: munmap relies on a flush of reclaim's that is still to come",
-        "mm/src/paging/gather.rs",
-        "if self.tables.is_stale() {",
-        "if false {",
+        "race: munmap forgets what is on its way to swap",
+        "mm/src/space/zap.rs",
+        "                    self.forget_swapped(entry);\n",
+        "",
     ),
     race(
         "reclaim::two_bring_a_page_back",
