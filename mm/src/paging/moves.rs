@@ -182,6 +182,10 @@ impl PageTables {
                 }
             }
         }
+        // Entries that name swap slots alone would move without a flush.
+        if self.is_stale() {
+            self.flush_stale(mem, Event::FlushMove);
+        }
     }
 
     /// Finds the largest unit in which what is at `addr` moves.

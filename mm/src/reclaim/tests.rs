@@ -428,7 +428,7 @@ fn elsewhere<T: Send>(operation: impl FnOnce() -> T + Send) -> T {
 #[test]
 fn who_comes_before_the_flush_flushes() {
     type Operation = fn(&Process<'_>);
-    let operations: [(&str, Operation, Result<u8, FaultError>); 5] = [
+    let operations: [(&str, Operation, Result<u8, FaultError>); 6] = [
         ("munmap", |p| p.space.munmap(BASE, PAGE).unwrap(), Err(FaultError::NotMapped)),
         ("MADV_DONTNEED", |p| p.space.madvise(BASE, PAGE, DONTNEED).unwrap(), Ok(0)),
         ("mprotect", |p| p.space.mprotect(BASE, PAGE, 0).unwrap(), Err(FaultError::AccessDenied)),
@@ -439,6 +439,14 @@ fn who_comes_before_the_flush_flushes() {
                 p.space.mremap(BASE, PAGE, PAGE, MAYMOVE | MREMAP_FIXED, to).unwrap();
             },
             Err(FaultError::NotMapped),
+        ),
+        (
+            "MREMAP_DONTUNMAP",
+            |p| {
+                let to = BASE + 64 * PAGE;
+                p.space.mremap(BASE, PAGE, PAGE, MAYMOVE | MREMAP_FIXED | DONTUNMAP, to).unwrap();
+            },
+            Ok(0),
         ),
         ("mmap", |p| assert!(p.mmap(BASE, PAGE, RW, PRIVATE | ANON | FIXED).is_ok()), Ok(0)),
     ];

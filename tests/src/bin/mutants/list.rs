@@ -45,6 +45,12 @@ pub const MUTATIONS: &[Mutation] = &[
         "if false {",
     ),
     mutation(
+        "mremap: what reclaim has not flushed yet is left to it",
+        "mm/src/paging/moves.rs",
+        "if self.is_stale() {",
+        "if false {",
+    ),
+    mutation(
         "reclaim: a page goes that the kernel has a reference to",
         "mm/src/reclaim/evict.rs",
         " || record.refcount() != mapped + 1 + u32::from(cached != 0)",
