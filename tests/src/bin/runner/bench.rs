@@ -69,9 +69,10 @@ pub struct BenchArgs {
 }
 
 /// Figures by row; a row that a kernel does not know is missing.
-type Figures = BTreeMap<String, f64>;
+pub type Figures = BTreeMap<String, f64>;
 
-fn parse(text: &str) -> Result<Figures> {
+/// The figures that a benchmark has printed, one in a line after its name.
+pub fn parse(text: &str) -> Result<Figures> {
     if !text.lines().any(|line| line == "DONE") {
         bail!("the benchmark did not come to its end:\n{text}");
     }

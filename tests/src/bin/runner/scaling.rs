@@ -4,14 +4,14 @@
 //! on two, which QEMU emulates at the same time. These figures are of real time, so
 //! they depend on what else the host does; each is the best of several runs.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::bench::{Figures, parse};
 use crate::linux::{self, Linux};
 use crate::{Places, process};
 
@@ -46,20 +46,6 @@ pub struct ScalingArgs {
     timeout: u64,
 }
 
-/// Operations per second by row.
-type Figures = BTreeMap<String, f64>;
-
-fn parse(text: &str) -> Result<Figures> {
-    if !text.lines().any(|line| line == "DONE") {
-        bail!("the benchmark did not come to its end:\n{text}");
-    }
-    let pair = |line: &str| {
-        let (name, figure) = line.split_once(' ')?;
-        Some((name.to_owned(), figure.parse().ok()?))
-    };
-    Ok(text.lines().filter_map(pair).collect())
-}
-
 /// Measures on every kernel and prints the table.
 pub fn run(args: &ScalingArgs, places: &Places) -> Result<()> {
     let script = places.script("fetch-linux.sh");
@@ -75,7 +61,7 @@ pub fn run(args: &ScalingArgs, places: &Places) -> Result<()> {
     Ok(())
 }
 
-/// The best figure of each row.
+/// The best figure of each row, in operations per second.
 fn best(args: &ScalingArgs, run: impl Fn() -> Result<Figures>) -> Result<Figures> {
     let mut best = Figures::new();
     for _ in 0..args.runs.max(1) {
