@@ -82,10 +82,6 @@ impl<P: Platform> AddressSpace<'_, P> {
             }
             let stop = vma.end().min(range.end());
             let part = PageRange::new(at, stop).ok_or(SpaceError::NotMapped)?;
-            // A program could read what it may only write, but this is not what it asks for.
-            if !access.write && !vma.flags().contains(VmaFlags::READ) {
-                return Err(SpaceError::Invalid);
-            }
             self.fault_in_range(vma, part, access)?;
             at = stop;
         }
