@@ -119,19 +119,11 @@ impl<'a, P: Platform> TlbGather<'a, P> {
     /// translation that was recorded.
     #[inline]
     pub fn flush(&mut self) {
-        // First: tables that are freed may have had such entries only.
-        if self.tables.is_stale() {
-            self.flush_stale();
-        }
+        // First: tables that are freed may have had only entries that reclaim has emptied.
+        self.tables.flush_stale(self.mem, self.reason);
         if self.start < self.end || self.count != 0 || self.dead_tables != NO_TABLE {
             self.flush_pending();
         }
-    }
-
-    /// What reclaim has taken out before this came by is not flushed yet.
-    #[cold]
-    fn flush_stale(&self) {
-        self.tables.flush_stale(self.mem, self.reason);
     }
 
     fn flush_pending(&mut self) {

@@ -210,13 +210,19 @@ impl PageTables {
     ///
     /// For reclaim, before it goes on; and for who has found entries empty or not as they
     /// were, and promises that no TLB knows better.
+    #[inline(always)]
     pub fn flush_stale<P: Platform>(&self, mem: &Memory<P>, reason: Event) {
-        let stale = self.stale.load(Ordering::Acquire);
-        if stale != self.flushed.load(Ordering::Acquire) {
-            self.flush(mem, 0, USER_END, reason);
-            // Not before it is done: others rely on it.
-            self.flushed.fetch_max(stale, Ordering::Release);
+        if self.is_stale() {
+            self.flush_all_stale(mem, reason);
         }
+    }
+
+    #[cold]
+    fn flush_all_stale<P: Platform>(&self, mem: &Memory<P>, reason: Event) {
+        let stale = self.stale.load(Ordering::Acquire);
+        self.flush(mem, 0, USER_END, reason);
+        // Not before it is done: others rely on it.
+        self.flushed.fetch_max(stale, Ordering::Release);
     }
 
     /// The root table.

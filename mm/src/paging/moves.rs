@@ -183,9 +183,7 @@ impl PageTables {
             }
         }
         // Entries that name swap slots alone would move without a flush.
-        if self.is_stale() {
-            self.flush_stale(mem, Event::FlushMove);
-        }
+        self.flush_stale(mem, Event::FlushMove);
     }
 
     /// Finds the largest unit in which what is at `addr` moves.

@@ -41,14 +41,14 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "munmap: what reclaim has not flushed yet is left to it",
         "mm/src/paging/gather.rs",
-        "if self.tables.is_stale() {",
-        "if false {",
+        "self.tables.flush_stale(self.mem, self.reason);",
+        "",
     ),
     mutation(
         "mremap: what reclaim has not flushed yet is left to it",
         "mm/src/paging/moves.rs",
-        "if self.is_stale() {",
-        "if false {",
+        "self.flush_stale(mem, Event::FlushMove);",
+        "",
     ),
     mutation(
         "reclaim: a page goes that the kernel has a reference to",
@@ -624,8 +624,8 @@ pub const RACES: &[Mutation] = &[
         "reclaim::reclaim_and_fork",
         "race: fork relies on a flush of reclaim's that is still to come",
         "mm/src/paging/gather.rs",
-        "if self.tables.is_stale() {",
-        "if false {",
+        "self.tables.flush_stale(self.mem, self.reason);",
+        "",
     ),
     race(
         "reclaim::reclaim_and_fork",
