@@ -129,5 +129,5 @@ pub use space::{
 };
 #[cfg(any(test, feature = "sim"))]
 pub use space::{find_mappings, verify_all};
-pub use swap::{PageBytes, SwapDevice, SwapError, SwapStats};
+pub use swap::{MAX_SWAP_SLOTS, PageBytes, SwapDevice, SwapError, SwapStats};
 pub use sync::{locks_held, track_locks};

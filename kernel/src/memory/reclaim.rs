@@ -4,7 +4,7 @@
 //! allocations, and slow; so as soon as the timer finds that little is left, whoever
 //! returns to his program next makes more free.
 
-use mm::{Errno, SwapDevice};
+use mm::{Errno, MAX_SWAP_SLOTS, SwapDevice};
 
 use super::memory;
 use super::zram::Zram;
@@ -24,13 +24,10 @@ static SWAP: spin::Once<Zram> = spin::Once::new();
 /// `ENOMEM`: there is none then.
 pub fn start() -> Result<(), Errno> {
     let frames = memory().total_frames();
-    let slots = u32::try_from(frames * SLOTS_PER_FRAME).unwrap_or(u32::MAX).min(MOST_SLOTS);
+    let slots = u32::try_from(frames * SLOTS_PER_FRAME).unwrap_or(u32::MAX).min(MAX_SWAP_SLOTS);
     SWAP.try_call_once(|| Zram::new(slots, frames / 2))?;
     Ok(memory().swap_on()?)
 }
-
-/// More than that many slots `mm` would not use.
-const MOST_SLOTS: u32 = (1 << 18) - 1;
 
 /// Where pages go.
 pub fn swap_device() -> Option<&'static dyn SwapDevice> {

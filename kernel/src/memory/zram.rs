@@ -100,14 +100,10 @@ impl SwapDevice for Zram {
     }
 
     fn store(&self, slot: u32, page: &PageBytes) -> Result<(), SwapError> {
-        let place = match same_word(page) {
-            Some(word) => Place::Same(word),
-            None => self.state.lock().store(page).ok_or(SwapError::Full)?,
-        };
-        match self.state.lock().places.get_mut(slot as usize) {
-            Some(of_slot) => *of_slot = place,
-            None => return Err(SwapError::Full),
-        }
+        let same = same_word(page).map(Place::Same);
+        let mut state = self.state.lock();
+        let place = same.or_else(|| state.compress(page)).ok_or(SwapError::Full)?;
+        *state.places.get_mut(slot as usize).ok_or(SwapError::Full)? = place;
         Ok(())
     }
 
@@ -134,7 +130,7 @@ const fn chunk_size(count: usize) -> usize {
 
 impl State {
     /// Compresses a page into a chunk.
-    fn store(&mut self, page: &PageBytes) -> Option<Place> {
+    fn compress(&mut self, page: &PageBytes) -> Option<Place> {
         let len = compress_into_with_table(page, &mut self.buffer, &mut self.table).ok()?;
         let count = (PAGE_SIZE / len.max(1)).min(MOST_CHUNKS);
         if count < 2 {

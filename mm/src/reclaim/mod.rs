@@ -67,18 +67,16 @@ impl<P: Platform> Memory<P> {
         let (first, span) = self.frame_span();
         let mut evictions = Evictions::new(self);
         // Once around, everything has lost what told that it was used.
-        for urgency in [Urgency::Spare, Urgency::Spare, Urgency::Evict] {
+        'turns: for urgency in [Urgency::Spare, Urgency::Spare, Urgency::Evict] {
             for _ in 0..span {
                 let pfn = Pfn(first.0 + self.next_on_clock() % span);
                 let record = self.frame(pfn);
                 if record.kind() != FrameKind::Anon || record.refcount() == 0 {
                     continue;
                 }
-                if evictions.add(pfn, urgency).is_err() {
-                    return evictions.finish();
-                }
-                if evictions.hoped_for() >= wanted && evictions.finish() >= wanted {
-                    return evictions.finish();
+                let is_full = evictions.add(pfn, urgency).is_err();
+                if is_full || evictions.hoped_for() >= wanted && evictions.finish() >= wanted {
+                    break 'turns;
                 }
             }
         }

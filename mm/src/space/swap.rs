@@ -69,6 +69,6 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Whether the page that an entry names is in memory: mapped, or on its way in or out.
     pub(super) fn is_in_memory(&self, entry: Entry) -> bool {
-        entry.maps_page() || entry.swap_slot().is_some_and(|slot| self.mem.is_in_swap_cache(slot))
+        entry.maps_page() || entry.swap_slot().is_some_and(|slot| self.mem.swap().is_cached(slot))
     }
 }

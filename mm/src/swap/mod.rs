@@ -28,6 +28,7 @@ mod tests;
 
 use core::fmt;
 
+pub use slots::MAX_SWAP_SLOTS;
 pub(crate) use slots::SwapSlots;
 
 use crate::frame::FrameKind;
@@ -102,7 +103,7 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     ///
     /// [`OutOfMemory`] when there is no block of frames for the books, 16 bytes for each
-    /// slot. No more slots are used than the largest block has room for.
+    /// slot. No more than [`MAX_SWAP_SLOTS`] are used.
     pub fn swap_on(&self) -> Result<(), OutOfMemory> {
         let slots = self.platform().swap_device().map_or(0, |device| device.slots());
         if slots == 0 || self.swap().stats().total != 0 {
@@ -153,12 +154,6 @@ impl<P: Platform> Memory<P> {
             self.put(pfn);
         }
         Ok(found)
-    }
-
-    /// Whether the page of a slot is in memory as well.
-    pub(crate) fn is_in_swap_cache(&self, slot: u32) -> bool {
-        let cached = self.swap().cached(self, slot);
-        cached.inspect(|&pfn| self.put(pfn)).is_some()
     }
 
     /// An entry does not name the slot any more, or someone has done his work on it.

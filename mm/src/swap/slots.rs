@@ -19,6 +19,10 @@ struct Slot {
     frame: usize,
 }
 
+/// The highest number of a slot that is used, whatever the device has: the books of all
+/// are in one block of frames.
+pub const MAX_SWAP_SLOTS: u32 = ((PAGE_SIZE << MAX_ORDER) / size_of::<Slot>() - 1) as u32;
+
 /// What each slot of the swap device is used for.
 pub(crate) struct SwapSlots(SpinLock<Books, { rank::SWAP }>);
 
@@ -53,10 +57,9 @@ impl Books {
 /// The order of the block of frames that the books of so many slots take, and how many
 /// slots' books it has room for.
 pub(super) fn books(slots: u32) -> (u8, u32) {
+    let slots = slots.min(MAX_SWAP_SLOTS);
     let pages = ((slots as usize + 1) * size_of::<Slot>()).div_ceil(PAGE_SIZE);
-    let order = (pages.next_power_of_two().trailing_zeros() as u8).min(MAX_ORDER);
-    let room = (PAGE_SIZE << order) / size_of::<Slot>();
-    (order, slots.min(room as u32 - 1))
+    (pages.next_power_of_two().trailing_zeros() as u8, slots)
 }
 
 impl SwapSlots {
@@ -154,6 +157,11 @@ impl SwapSlots {
         *slot = Slot { uses: 0, stored: false, frame: next as usize };
         books.free = number;
         books.used -= 1;
+    }
+
+    /// Whether the page of a slot is in memory as well.
+    pub(crate) fn is_cached(&self, slot: u32) -> bool {
+        self.0.lock().used(slot).is_some_and(|slot| slot.frame != 0)
     }
 
     /// The page in the cache, with a reference.

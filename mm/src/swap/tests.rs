@@ -63,11 +63,11 @@ fn a_page_comes_back_from_the_device_and_is_cached() {
     let slot = mem.swap().alloc(&mem, pfn).unwrap();
     store(&mem, slot, pfn);
     assert_eq!((mem.count_frames(FrameKind::Anon), mem.platform().swap().stored()), (0, 1));
-    assert!(!mem.is_in_swap_cache(slot));
+    assert!(!mem.swap().is_cached(slot));
     let back = mem.swap_page(slot).unwrap().unwrap();
     assert_eq!(tag(&mem, back), 42);
     assert_eq!(mem.swap_page(slot), Ok(Some(back)), "loaded twice");
-    assert!(mem.is_in_swap_cache(slot));
+    assert!(mem.swap().is_cached(slot));
     assert!(!mem.swap().uncache(&mem, slot, back), "uncached in use");
     mem.put(back);
     // The device still has it, so it need not be stored again.

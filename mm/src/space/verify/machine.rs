@@ -70,7 +70,7 @@ pub fn verify_all<P: Platform>(spaces: &[&AddressSpace<'_, P>]) {
             assert_eq!(found, places, "where the reverse mapping finds {record:?}, and where it is");
         }
     }
-    let mapped_and_cached = places.keys().filter(|&&pfn| mem.frame(pfn).swap_slot() != 0).count();
+    let mapped_and_cached = places.keys().filter(|&&pfn| mem.frame(pfn).is_in_swap_cache()).count();
     assert_eq!(mem.count_frames(FrameKind::Anon), anon + swap.cached - mapped_and_cached, "private pages lost");
     assert_eq!(mem.count_frames(FrameKind::Table), tables.len(), "page tables lost");
     let charged = |vma: &&Ref<Vma>| vma.flags().contains(VmaFlags::ACCOUNT);

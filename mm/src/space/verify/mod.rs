@@ -139,7 +139,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             FrameKind::Anon if !shared => {
                 verify_anon(vma, addr, record, relatives);
                 assert!(
-                    !entry.is_writable() || record.mapcount() == 1 && record.swap_slot() == 0,
+                    !entry.is_writable() || record.mapcount() == 1 && !record.is_in_swap_cache(),
                     "the page at {addr:#x} can be written, but is mapped elsewhere too: {record:?}"
                 );
             }
@@ -177,7 +177,7 @@ fn verify_anon(vma: Ref<Vma>, addr: usize, record: &Frame, relatives: Relatives)
         "{vma:?} is not chained to the anon_vma of its page at {addr:#x}"
     );
     assert_eq!(record.index(), vma.index_of(addr), "index of the private page at {addr:#x} in {vma:?}");
-    verify_references("private", record, u32::from(record.swap_slot() != 0), addr, relatives);
+    verify_references("private", record, u32::from(record.is_in_swap_cache()), addr, relatives);
 }
 
 /// Checks that a page has as many references as it has mappings and `others`.
