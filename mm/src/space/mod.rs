@@ -65,7 +65,7 @@ pub use error::{FaultError, SpaceError};
 pub use fault::FaultAccess;
 pub use inspect::{VmaInfo, VmaKind, VmaPages};
 pub use mmap::{MappedFile, MmapRequest};
-pub use pages::MappedPage;
+pub use pages::{MappedPage, PageState};
 #[cfg(any(test, feature = "sim"))]
 pub use verify::{find_mappings, verify_all};
 

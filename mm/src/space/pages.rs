@@ -17,26 +17,41 @@ pub struct MappedPage {
     pub sharers: usize,
 }
 
+/// Where a page is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageState {
+    /// In memory, and mapped.
+    Mapped(MappedPage),
+    /// In swap.
+    Swapped {
+        /// Its address, in bytes.
+        addr: usize,
+        /// The number of its slot.
+        slot: u32,
+    },
+}
+
 impl<P: Platform> AddressSpace<'_, P> {
-    /// Calls `f` with the address, in bytes, of every page of `range` that is in swap, and
-    /// the number of its slot, in ascending order. `f` runs as that of
-    /// [`for_each_page`](Self::for_each_page) does.
-    pub fn for_each_swapped(&self, range: PageRange, mut f: impl FnMut(usize, u32)) {
-        let _state = self.mmap.read();
-        self.core.tables.visit_runs(self.mem, range, |run| {
-            let entries = run.slots().map(|(addr, slot)| (addr, slot.get()));
-            entries.for_each(|(addr, entry)| entry.swap_slot().into_iter().for_each(|slot| f(addr, slot)));
+    /// Calls `f` with every page mapped in `range`, in ascending order; otherwise as
+    /// [`for_each_page_state`](Self::for_each_page_state).
+    pub fn for_each_page(&self, range: PageRange, mut f: impl FnMut(&MappedPage)) {
+        self.for_each_page_state(range, |state| match state {
+            PageState::Mapped(page) => f(page),
+            PageState::Swapped { .. } => {}
         });
     }
 
-    /// Calls `f` with every page mapped in `range`, in ascending order. Costs nothing
-    /// for what has no page tables. `f` runs with a page table locked: it must not
-    /// touch user memory, nor block.
-    pub fn for_each_page(&self, range: PageRange, mut f: impl FnMut(&MappedPage)) {
+    /// Calls `f` with every page in `range` that is mapped or in swap, in ascending order.
+    /// Costs nothing for what has no page tables. `f` runs with a page table locked: it
+    /// must not touch user memory, nor block.
+    pub fn for_each_page_state(&self, range: PageRange, mut f: impl FnMut(&PageState)) {
         let _state = self.mmap.read();
         self.core.tables.visit_runs(self.mem, range, |run| {
             for (addr, slot) in run.slots() {
                 let entry = slot.get();
+                if let Some(slot) = entry.swap_slot() {
+                    f(&PageState::Swapped { addr, slot });
+                }
                 if !entry.maps_page() {
                     continue;
                 }
@@ -50,7 +65,7 @@ impl<P: Platform> AddressSpace<'_, P> {
                     } else {
                         (FrameKind::Zero, 0)
                     };
-                    f(&MappedPage { addr: addr + offset, pfn, kind, sharers });
+                    f(&PageState::Mapped(MappedPage { addr: addr + offset, pfn, kind, sharers }));
                 }
             }
         });

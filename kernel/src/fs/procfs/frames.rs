@@ -2,13 +2,11 @@
 
 use mm::{Errno, Frame, FrameKind, Pfn};
 
+use super::words;
 use crate::fs::File;
 use crate::fs::file::{FileOps, Seek};
-use crate::fs::io::{Sink, Source, partial};
+use crate::fs::io::{Sink, Source};
 use crate::memory::memory;
-
-/// Bytes of a word.
-const WORD: u64 = 8;
 
 /// Bits of `<linux/kernel-page-flags.h>`.
 mod flag {
@@ -63,20 +61,11 @@ fn flags(frame: &Frame) -> u64 {
 
 impl FileOps for FrameFile {
     fn read(&self, _: &File, sink: &mut Sink<'_>, offset: u64) -> Result<usize, Errno> {
-        if !offset.is_multiple_of(WORD) || !(sink.remaining() as u64).is_multiple_of(WORD) {
-            return Err(Errno::EINVAL);
-        }
-        let end = memory().end_frame();
-        let mut pfn = usize::try_from(offset / WORD).map_err(|_| Errno::EINVAL)?;
-        let mut done = 0;
-        while sink.remaining() > 0 && pfn < end.0 {
-            match sink.put(&self.word(memory().frame(Pfn(pfn))).to_ne_bytes()) {
-                Ok(count) => done += count,
-                Err(error) => return partial(done, error),
+        words::read(sink, offset, memory().end_frame().0, |first, words| {
+            for (pfn, word) in (first..).zip(words) {
+                *word = self.word(memory().frame(Pfn(pfn)));
             }
-            pfn += 1;
-        }
-        Ok(done)
+        })
     }
 
     fn write(&self, _: &File, _: &mut Source<'_>, _offset: u64) -> Result<usize, Errno> {

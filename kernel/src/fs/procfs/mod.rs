@@ -13,6 +13,7 @@ mod process;
 mod sysctl;
 mod system;
 mod tree;
+mod words;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -1,18 +1,13 @@
 //! `/proc/PID/pagemap`: a 64-bit word for each page of the address space.
 
 use alloc::sync::Arc;
-use mm::{Errno, FrameKind, MappedPage, PAGE_SIZE, PageRange, TASK_SIZE};
+use mm::{Errno, FrameKind, MappedPage, PAGE_SIZE, PageRange, PageState, TASK_SIZE};
 
-use super::process;
+use super::{process, words};
 use crate::fs::File;
 use crate::fs::file::{FileOps, Seek};
-use crate::fs::io::{Sink, Source, partial};
+use crate::fs::io::{Sink, Source};
 use crate::task::process::Space;
-
-/// Bytes of a word.
-const WORD: usize = 8;
-/// Words that one step makes.
-const BATCH: usize = 64;
 
 const EXCLUSIVE: u64 = 1 << 56;
 const FILE: u64 = 1 << 61;
@@ -31,21 +26,19 @@ impl PageMap {
         process::space(pid).map(PageMap)
     }
 
-    /// The words of `range`, which is no longer than a batch.
-    fn words(&self, range: PageRange) -> [u64; BATCH] {
-        let mut words = [0; BATCH];
-        self.0.for_each_page(range, |page| {
-            if let Some(word) = words.get_mut((page.addr - range.start()) / PAGE_SIZE) {
-                *word = word_of(page);
-            }
-        });
-        self.0.for_each_swapped(range, |addr, slot| {
-            if let Some(word) = words.get_mut((addr - range.start()) / PAGE_SIZE) {
+    /// Makes the words of the pages from number `first` on.
+    fn fill(&self, first: usize, words: &mut [u64]) {
+        let Some(range) = PageRange::new(first * PAGE_SIZE, (first + words.len()) * PAGE_SIZE) else { return };
+        self.0.for_each_page_state(range, |state| {
+            let (addr, word) = match state {
+                PageState::Mapped(page) => (page.addr, word_of(page)),
                 // The number of the device, of which there is one, has the lowest bits.
-                *word = SWAPPED | u64::from(slot) << 5;
+                PageState::Swapped { addr, slot } => (*addr, SWAPPED | u64::from(*slot) << 5),
+            };
+            if let Some(place) = words.get_mut((addr - range.start()) / PAGE_SIZE) {
+                *place = word;
             }
         });
-        words
     }
 }
 
@@ -59,23 +52,7 @@ fn word_of(page: &MappedPage) -> u64 {
 
 impl FileOps for PageMap {
     fn read(&self, _: &File, sink: &mut Sink<'_>, offset: u64) -> Result<usize, Errno> {
-        if !offset.is_multiple_of(WORD as u64) || !sink.remaining().is_multiple_of(WORD) {
-            return Err(Errno::EINVAL);
-        }
-        let mut page = usize::try_from(offset / WORD as u64).map_err(|_| Errno::EINVAL)?;
-        let mut done = 0;
-        while sink.remaining() > 0 && page < TASK_SIZE / PAGE_SIZE {
-            let count = (sink.remaining() / WORD).min(BATCH).min(TASK_SIZE / PAGE_SIZE - page);
-            let Some(range) = PageRange::new(page * PAGE_SIZE, (page + count) * PAGE_SIZE) else { break };
-            for word in &self.words(range)[..count] {
-                match sink.put(&word.to_ne_bytes()) {
-                    Ok(count) => done += count,
-                    Err(error) => return partial(done, error),
-                }
-            }
-            page += count;
-        }
-        Ok(done)
+        words::read(sink, offset, TASK_SIZE / PAGE_SIZE, |first, words| self.fill(first, words))
     }
 
     fn write(&self, _: &File, _: &mut Source<'_>, _offset: u64) -> Result<usize, Errno> {
