@@ -101,6 +101,7 @@ mod errno;
 mod flags;
 mod frame;
 mod memory;
+mod migrate;
 mod object;
 mod paging;
 mod platform;

@@ -110,6 +110,9 @@ pub struct Frame {
     /// Of a private page: the swap slot that is its own, 0 if none is. Guarded by
     /// the lock of the swap slots.
     swap_slot: AtomicU32,
+    /// Page-table entries that mapped the frame and will map the one that its page is being
+    /// moved to. None of them holds a reference.
+    migrating: AtomicU32,
     /// Guards the entries of a page table.
     table_lock: SpinLock<(), { rank::PAGE_TABLE }>,
     /// Guards where a private page is: taken by who takes it out of page tables, or
@@ -136,6 +139,7 @@ impl Frame {
             prev: AtomicU32::new(0),
             next: AtomicU32::new(0),
             swap_slot: AtomicU32::new(0),
+            migrating: AtomicU32::new(0),
             table_lock: SpinLock::new(()),
             folio_lock: SpinLock::new(()),
         }
@@ -182,6 +186,31 @@ impl Frame {
         let before = self.mapcount.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before != 0, "mapcount underflow");
         before.wrapping_sub(1)
+    }
+
+    /// Page-table entries that name the frame as one that its page is being moved from.
+    #[inline]
+    pub(crate) fn migrating(&self) -> u32 {
+        point();
+        self.migrating.load(Ordering::Acquire)
+    }
+
+    /// Counts one more such entry.
+    pub(crate) fn inc_migrating(&self) {
+        point();
+        self.migrating.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one such entry less.
+    pub(crate) fn dec_migrating(&self) {
+        point();
+        let before = self.migrating.fetch_sub(1, Ordering::Release);
+        debug_assert!(before != 0, "more migration entries go than there were");
+    }
+
+    /// Page-table entries that map the page, be it just being moved or not.
+    pub fn sharers(&self) -> u32 {
+        self.mapcount() + self.migrating()
     }
 
     /// Whose page it is: the address of an anon_vma with bit 0 set, that of a

@@ -50,11 +50,17 @@ pub enum Event {
     SwapOut,
     /// A page that could be dropped was (`MADV_FREE`, `MAP_DROPPABLE`).
     LazyFree,
+    /// A shootdown: a page was taken out of page tables, to be moved.
+    FlushMigrate,
+    /// A page was moved to another frame.
+    Migrated,
+    /// A page was to be moved to another frame, and could not.
+    MigrateFailed,
 }
 
 impl Event {
     /// All of them.
-    pub const ALL: [Event; 21] = [
+    pub const ALL: [Event; 24] = [
         Event::FaultVmaLocked,
         Event::FaultVmaNotFound,
         Event::FaultVmaBusy,
@@ -76,6 +82,9 @@ impl Event {
         Event::SwapIn,
         Event::SwapOut,
         Event::LazyFree,
+        Event::FlushMigrate,
+        Event::Migrated,
+        Event::MigrateFailed,
     ];
 
     /// A name, as in `/proc/vmstat`.
@@ -102,6 +111,9 @@ impl Event {
             Event::SwapIn => "pswpin",
             Event::SwapOut => "pswpout",
             Event::LazyFree => "pglazyfreed",
+            Event::FlushMigrate => "tlb_flush_migrate",
+            Event::Migrated => "pgmigrate_success",
+            Event::MigrateFailed => "pgmigrate_fail",
         }
     }
 }

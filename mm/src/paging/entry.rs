@@ -8,6 +8,11 @@
 //! | `PRESENT`                      | a leaf: maps a page |
 //! | `PROT_NONE`, not `PRESENT`     | a leaf that maps a page nobody may access |
 //! | `SWAP`, not `PRESENT`          | no page: the number of the swap slot that has it |
+//! | `MIGRATION`, not `PRESENT`     | a leaf whose page is being moved to another frame |
+//!
+//! A migration entry is the leaf that it was, and will be, but for the bits by which
+//! that maps a page: it names the frame that the page leaves, and `USER` says whether
+//! it was `PRESENT`, or else `PROT_NONE`.
 //!
 //! A leaf above the PTE level always has `HUGE` set, `PROT_NONE` ones too.
 
@@ -46,6 +51,9 @@ bitflags! {
         /// In an entry that maps no page: the page is in the swap slot whose number
         /// is where the frame's would be.
         const SWAP = 1 << 10;
+        /// In an entry that maps no page: it did, and will again when the page is where
+        /// it is being moved to. Ignored by hardware.
+        const MIGRATION = 1 << 11;
         /// Instructions may not be fetched.
         const NO_EXEC = 1 << 63;
     }
@@ -81,6 +89,34 @@ impl Entry {
             return None;
         }
         Some(((self.0 & ADDR_MASK) >> 12) as u32)
+    }
+
+    /// The migration entry in place of a leaf, which is no huge one.
+    pub const fn suspended(self) -> Entry {
+        let leaf = EntryFlags::PRESENT.union(EntryFlags::PROT_NONE).union(EntryFlags::USER);
+        let user = if self.is_present() { EntryFlags::USER } else { EntryFlags::empty() };
+        self.without(leaf).with(EntryFlags::MIGRATION.union(user))
+    }
+
+    /// The leaf that a migration entry stands for, still with the frame that the page leaves.
+    pub const fn resumed(self) -> Entry {
+        let was_present = self.0 & EntryFlags::USER.bits() != 0;
+        let access = if was_present { EntryFlags::PRESENT } else { EntryFlags::PROT_NONE };
+        self.without(EntryFlags::MIGRATION).with(EntryFlags::USER.union(access))
+    }
+
+    /// The frame that a page is being moved from, if this is a migration entry.
+    pub const fn migrating(self) -> Option<Pfn> {
+        if self.maps_page() || self.0 & EntryFlags::MIGRATION.bits() == 0 {
+            return None;
+        }
+        Some(self.pfn())
+    }
+
+    /// What the entry says for who does not mind that a page is just being moved: of a
+    /// migration entry the leaf that it stands for.
+    pub const fn settled(self) -> Entry {
+        if self.migrating().is_some() { self.resumed() } else { self }
     }
 
     /// A reference to the next lower table. Access rights are the leaves'
@@ -137,8 +173,9 @@ impl Entry {
         (self.0 & bits).wrapping_sub(1) < EntryFlags::SPECIAL.bits() - 1
     }
 
-    /// The frame, if the entry [`is_counted`](Self::is_counted): quick to tell for what
-    /// most entries are, a page of the smallest size that is accessible, or nothing.
+    /// The frame, if the entry [`is_counted`](Self::is_counted), or would be were its page
+    /// not just being moved: quick to tell for what most entries are, a page of the
+    /// smallest size that is accessible, or nothing.
     #[inline(always)]
     pub fn counted_pfn(self) -> Option<Pfn> {
         let bits = EntryFlags::PRESENT.bits() | EntryFlags::SPECIAL.bits() | EntryFlags::HUGE.bits();
@@ -154,7 +191,7 @@ impl Entry {
     #[cold]
     #[inline(never)]
     fn unusual_counted_pfn(self) -> Option<Pfn> {
-        self.is_counted().then(|| self.pfn())
+        self.settled().is_counted().then(|| self.pfn())
     }
 
     /// The (first) frame that a leaf maps.

@@ -12,21 +12,15 @@
 //! Whatever goes wrong after 3, nothing has to be undone: a page in the cache is as good
 //! as a mapped one.
 //!
-//! The fifth step is done for many pages at once, as it takes all CPUs. Until then others
-//! must not take an unmapped page for one that no TLB has: who unmaps, protects or moves
-//! anything in the address space meanwhile [flushes](crate::paging::PageTables::flush_stale)
-//! before he is done. A fault on such a page waits for its lock. For a page that is
-//! dropped it would not: there the flush comes first.
+//! Steps 4 and 5 are those of [`Withdrawals`]: the fifth is done for many pages at once.
 
+use super::Withdrawals;
 use crate::frame::Frame;
-use crate::paging::{Entry, EntryFlags, Slot};
+use crate::paging::{Entry, EntryFlags};
 use crate::rmap::AnonVma;
-use crate::slab::Ref;
-use crate::space::{ResidentKind, SpaceCore};
 use crate::swap::{PageBytes, SwapError};
 use crate::sync::SpinLockGuard;
-use crate::vma::Vma;
-use crate::{Event, FrameKind, Memory, PAGE_SIZE, Pfn, Platform, VmaFlags};
+use crate::{Event, FrameKind, Memory, Pfn, Platform, VmaFlags};
 
 /// How much a page has to be in the way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,8 +33,6 @@ pub(crate) enum Urgency {
 
 /// Pages that are evicted together.
 pub(super) const BATCH: usize = 32;
-/// Address spaces that are flushed together.
-const SPACES: usize = 8;
 
 /// What a page's mappings say about it.
 #[derive(Default)]
@@ -70,14 +62,14 @@ pub(crate) struct Evictions<'m, P: Platform> {
     /// The first `count` are there.
     pages: [Option<Unmapped<'m>>; BATCH],
     count: usize,
-    /// Where they were mapped.
-    spaces: [Option<Ref<SpaceCore>>; SPACES],
+    withdrawals: Withdrawals<'m, P>,
     freed: usize,
 }
 
 impl<'m, P: Platform> Evictions<'m, P> {
     pub(crate) fn new(mem: &'m Memory<P>) -> Evictions<'m, P> {
-        Evictions { mem, pages: [const { None }; BATCH], count: 0, spaces: [None; SPACES], freed: 0 }
+        let withdrawals = Withdrawals::new(mem, Event::FlushReclaim);
+        Evictions { mem, pages: [const { None }; BATCH], count: 0, withdrawals, freed: 0 }
     }
 
     /// Evicts the page in frame `pfn` sooner or later, if it is a private page that
@@ -122,7 +114,7 @@ impl<'m, P: Platform> Evictions<'m, P> {
     /// Does what is left to do. Returns how many frames have become free since this
     /// was made.
     pub(crate) fn finish(&mut self) -> usize {
-        self.flush();
+        self.withdrawals.flush();
         let count = core::mem::take(&mut self.count);
         for page in self.pages.iter_mut().take(count).filter_map(Option::take) {
             let gone = match page.slot {
@@ -138,13 +130,6 @@ impl<'m, P: Platform> Evictions<'m, P> {
             self.freed += usize::from(gone);
         }
         self.freed
-    }
-
-    /// Step 5.
-    fn flush(&mut self) {
-        for core in self.spaces.iter_mut().filter_map(Option::take) {
-            core.tables.flush_stale(self.mem, Event::FlushReclaim);
-        }
     }
 
     /// Steps 2 to 4, for a page that is locked, with a reference. The slot it has got, or
@@ -174,74 +159,19 @@ impl<'m, P: Platform> Evictions<'m, P> {
         } else {
             mem.swap().alloc(mem, pfn).ok_or(SwapError::Full)?
         };
-        self.unmap_everywhere(pfn, record, |_| Some(Entry::swap(slot)));
+        self.withdrawals.replace_mappings(pfn, record, |_| Some(Entry::swap(slot)));
         Ok(Some(Some(slot)))
     }
 
     /// Takes a page whose contents do not matter, unless it has been written to since it
     /// was looked at and is not `droppable` whatever is in it, out of all page tables.
     fn drop_mappings(&mut self, pfn: Pfn, record: &Frame, droppable: bool) {
-        self.unmap_everywhere(pfn, record, |entry| {
+        self.withdrawals.replace_mappings(pfn, record, |entry| {
             let stays = entry.flags().contains(EntryFlags::DIRTY) && !droppable;
             (!stays).then_some(Entry::EMPTY)
         });
         if record.mapcount() == 0 {
             self.mem.count(Event::LazyFree);
-        }
-    }
-
-    /// Replaces all mappings of a page by what `instead` says, given the entry; `None` if
-    /// it stays.
-    fn unmap_everywhere(&mut self, pfn: Pfn, record: &Frame, instead: impl Fn(Entry) -> Option<Entry>) {
-        let mem = self.mem;
-        AnonVma::walk_page(record, |vma, addr| {
-            mem.with_mapping(vma, addr, pfn, |slot, core| {
-                // At once: who looks without the lock never finds nothing there, unless
-                // that is so.
-                let Some(new) = replace(slot, &instead) else { return };
-                match new.swap_slot() {
-                    // Before the table's lock goes: whoever takes it next is to know.
-                    Some(number) => {
-                        mem.swap().get(number);
-                        core.resident.add(ResidentKind::Swapped, 1);
-                        core.tables.mark_stale();
-                        self.remember(core);
-                    }
-                    // A fault would wait for nothing, and put another page there.
-                    None => core.tables.flush(mem, addr, addr + PAGE_SIZE, Event::FlushReclaim),
-                }
-                record.dec_mapcount();
-                let last = record.release();
-                debug_assert!(!last, "evicted without a reference");
-                core.resident.sub(ResidentKind::Anon, 1);
-            });
-            record.mapcount() != 0
-        });
-    }
-
-    /// That address space is to be flushed.
-    fn remember(&mut self, core: Ref<SpaceCore>) {
-        if self.spaces.contains(&Some(core)) {
-            return;
-        }
-        if self.spaces.iter().all(Option::is_some) {
-            self.flush();
-        }
-        if let Some(place) = self.spaces.iter_mut().find(|place| place.is_none()) {
-            *place = Some(core);
-        }
-    }
-}
-
-/// Replaces an entry by what `instead` says of it, unless it is to stay; returns that.
-fn replace(slot: &Slot<'_>, instead: impl Fn(Entry) -> Option<Entry>) -> Option<Entry> {
-    let mut old = slot.get();
-    loop {
-        let new = instead(old)?;
-        // The hardware may set a bit meanwhile.
-        match slot.replace_if(old, new) {
-            Ok(()) => return Some(new),
-            Err(now) => old = now,
         }
     }
 }
@@ -295,17 +225,5 @@ impl<P: Platform> Memory<P> {
             !usage.locked
         });
         mapped.then_some(usage)
-    }
-
-    /// Calls `f` with the entry by which `vma` maps the page in frame `pfn` at `addr`, if it
-    /// does; locked, as is the anon_vma.
-    fn with_mapping(&self, vma: Ref<Vma>, addr: usize, pfn: Pfn, f: impl FnOnce(&Slot<'_>, Ref<SpaceCore>)) {
-        let core = SpaceCore::of(&vma);
-        if let Some(slot) = core.tables.lock_pte(self, addr)
-            && slot.get().is_counted()
-            && slot.get().pfn() == pfn
-        {
-            f(&slot, core);
-        }
     }
 }

@@ -15,10 +15,12 @@
 mod evict;
 #[cfg(test)]
 mod tests;
+mod withdraw;
 
 use crate::{FaultError, FrameKind, Memory, OutOfMemory, Pfn, Platform, SpaceError};
 
 pub(crate) use evict::{Evictions, Urgency};
+pub(crate) use withdraw::Withdrawals;
 
 /// How many frames are reclaimed at once when there is none.
 const BATCH: usize = 64;

@@ -4,7 +4,7 @@ use super::account::{Charge, LimitCells, ResidentKind, Totals};
 use super::lock::MmapLock;
 use super::{AddressSpace, SpaceCore, SpaceError, State};
 use crate::frame::Frames;
-use crate::paging::{EntryFlags, RunPair, TlbGather};
+use crate::paging::{Entry, EntryFlags, RunPair, Slot, TlbGather};
 use crate::slab::Ref;
 use crate::vma::{Needs, Spares, Vma, VmaTree};
 use crate::{Event, Memory, Platform, VmaFlags};
@@ -90,7 +90,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
 /// What [`share_run`] has done.
 #[derive(Default)]
 struct Shared {
-    /// Pages of which the frame has one more mapping.
+    /// Pages of which the frame has one more mapping, or will have.
     pages: usize,
     /// Those of them that are anonymous.
     anon: usize,
@@ -117,11 +117,31 @@ fn share_run<P: Platform>(run: &RunPair<'_>, frames: &Frames<'_>, mem: &Memory<P
             record.inc_mapcount();
             shared.pages += 1;
             shared.anon += usize::from(ResidentKind::of(record) == ResidentKind::Anon);
-        } else if let Some(slot) = entry.swap_slot() {
-            mem.swap().get(slot);
-            shared.swapped += 1;
+        } else if !entry.maps_page() {
+            entry = share_absent(&slot, entry, frames, mem);
+            let swapped = usize::from(entry.swap_slot().is_some());
+            shared.swapped += swapped;
+            shared.pages += 1 - swapped;
+            shared.anon += 1 - swapped;
         }
         copy.set(entry.without(EntryFlags::WRITE | EntryFlags::ACCESSED));
     }
     shared
+}
+
+/// One more entry for a page that is not there: in swap, or just being moved. Returns what
+/// the parent's entry is now.
+#[cold]
+fn share_absent<P: Platform>(slot: &Slot<'_>, entry: Entry, frames: &Frames<'_>, mem: &Memory<P>) -> Entry {
+    if let Some(number) = entry.swap_slot() {
+        mem.swap().get(number);
+        return entry;
+    }
+    if let Some(pfn) = entry.migrating() {
+        // Who moves the page goes on until there is no such entry.
+        frames.get(pfn).inc_migrating();
+    }
+    let read_only = entry.without(EntryFlags::WRITE);
+    slot.set(read_only);
+    read_only
 }

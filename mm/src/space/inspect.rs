@@ -135,7 +135,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     fn pages_in(&self, range: PageRange) -> VmaPages {
         let mut pages = VmaPages::default();
         self.core.tables.visit_runs(self.mem, range, |run| {
-            run.slots().for_each(|(_, slot)| self.count_page(slot.get(), &mut pages));
+            run.slots().for_each(|(_, slot)| self.count_page(slot.get().settled(), &mut pages));
         });
         pages
     }
@@ -148,7 +148,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             return;
         }
         let record = self.mem.frame(entry.pfn());
-        let mappings = record.mapcount().max(1) as usize;
+        let mappings = record.sharers().max(1) as usize;
         let flags = entry.flags();
         pages.resident += PAGE_SIZE;
         pages.proportional += PAGE_SIZE / mappings;

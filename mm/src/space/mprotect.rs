@@ -145,6 +145,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         let change = move |slot: Slot<'_>| {
             let old = slot.get();
             if !old.maps_page() {
+                protect_absent(&slot, old, access, protection);
                 return false;
             }
             let mut wanted = protection;
@@ -161,6 +162,15 @@ impl<P: Platform> AddressSpace<'_, P> {
                 gather.changed_range(run.start(), run.end());
             }
         });
+    }
+}
+
+/// Gives the entry of a page that is not there this protection, if that is up to the entry:
+/// if the page is just being moved. It stays read-only, until a fault finds that it need not.
+#[cold]
+fn protect_absent(slot: &Slot<'_>, old: Entry, access: EntryFlags, protection: EntryFlags) {
+    if old.migrating().is_some() {
+        slot.set(old.resumed().without(access).with(protection).suspended());
     }
 }
 

@@ -55,7 +55,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             for (addr, slot) in run.slots() {
                 let entry = slot.get();
                 if entry.swap_slot().is_some() {
-                    self.forget_swapped(slot.take());
+                    self.forget_absent(slot.take());
                 } else if self.is_own(entry) {
                     let old = slot.update(|entry| entry.without(EntryFlags::DIRTY | EntryFlags::ACCESSED));
                     // A TLB that knows of a write does not tell of the next.

@@ -48,7 +48,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         let _state = self.mmap.read();
         self.core.tables.visit_runs(self.mem, range, |run| {
             for (addr, slot) in run.slots() {
-                let entry = slot.get();
+                let entry = slot.get().settled();
                 if let Some(slot) = entry.swap_slot() {
                     f(&PageState::Swapped { addr, slot });
                 }
@@ -61,7 +61,7 @@ impl<P: Platform> AddressSpace<'_, P> {
                     let pfn = Pfn(entry.pfn().0 + offset / PAGE_SIZE);
                     let (kind, sharers) = if entry.is_counted() {
                         let record = self.mem.frame(pfn);
-                        (record.kind(), record.mapcount() as usize)
+                        (record.kind(), record.sharers() as usize)
                     } else {
                         (FrameKind::Zero, 0)
                     };

@@ -1,4 +1,5 @@
-//! What an address space has in swap: bringing it back, and letting go of it.
+//! Pages that an address space has and that are not there, in swap or just being moved:
+//! getting them back, and letting go of them.
 
 use super::AddressSpace;
 use super::account::ResidentKind;
@@ -11,8 +12,9 @@ use crate::vma::Vma;
 use crate::{Platform, VmaFlags};
 
 impl<P: Platform> AddressSpace<'_, P> {
-    /// A fault where `seen` names a swap slot: maps the page that is in it. What it
-    /// needs to have locked is what [`fault_in`](Self::fault_in) does.
+    /// A fault where `seen` names a swap slot: maps the page that is in it. Where the page is
+    /// just being moved: waits until it has been. What it needs to have locked is what
+    /// [`fault_in`](Self::fault_in) does.
     ///
     /// If no other entry names the slot, the page is this one's alone from now on, and
     /// the slot is free. Otherwise it stays in the cache and is mapped read-only; a write
@@ -25,7 +27,10 @@ impl<P: Platform> AddressSpace<'_, P> {
         seen: Entry,
         access: FaultAccess,
     ) -> Result<Outcome, FaultError> {
-        let Some(slot) = seen.swap_slot() else { return Ok(Outcome::Again) };
+        let Some(slot) = seen.swap_slot() else {
+            self.wait_for_migration(seen);
+            return Ok(Outcome::Again);
+        };
         let Some(pfn) = self.mem.swap_page(slot)? else { return Ok(Outcome::Again) };
         let record = self.mem.frame(pfn);
         // Reclaim is done with it, and others who bring it back have counted themselves.
@@ -58,17 +63,30 @@ impl<P: Platform> AddressSpace<'_, P> {
         Ok(if access.write && !writable { Outcome::Again } else { Outcome::Done })
     }
 
-    /// What an entry named in swap is not needed any more by it.
+    /// Returns when the page of a migration entry is where it was to be moved to, or it has
+    /// been found out that it has to stay.
+    fn wait_for_migration(&self, entry: Entry) {
+        if let Some(pfn) = entry.migrating() {
+            // Who moves a page has it locked all the time. Without a reference it may have
+            // gone before, and the lock be that of the frame's next page: no harm is done.
+            drop(self.mem.frame(pfn).folio_lock());
+        }
+    }
+
+    /// What an entry stood for that maps no page is not needed any more by it.
     #[cold]
-    pub(super) fn forget_swapped(&self, entry: Entry) {
+    pub(super) fn forget_absent(&self, entry: Entry) {
         if let Some(slot) = entry.swap_slot() {
             self.core.resident.sub(ResidentKind::Swapped, 1);
             self.mem.swap_put(slot);
+        } else if let Some(pfn) = entry.migrating() {
+            self.core.resident.sub(ResidentKind::Anon, 1);
+            self.mem.frame(pfn).dec_migrating();
         }
     }
 
     /// Whether the page that an entry names is in memory: mapped, or on its way in or out.
     pub(super) fn is_in_memory(&self, entry: Entry) -> bool {
-        entry.maps_page() || entry.swap_slot().is_some_and(|slot| self.mem.swap().is_cached(slot))
+        entry.settled().maps_page() || entry.swap_slot().is_some_and(|slot| self.mem.swap().is_cached(slot))
     }
 }

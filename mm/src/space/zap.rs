@@ -22,7 +22,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             let entry = slot.take();
             let Some((pfn, kind)) = forget_mapping(frames, entry) else {
                 if !entry.maps_page() {
-                    self.forget_swapped(entry);
+                    self.forget_absent(entry);
                 }
                 return None;
             };

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mm::sim::{self, Access, PageFault, SimPlatform};
 use mm::{
     AddressSpace, FaultAccess, FaultError, FrameKind, Limits, MapFlags, Memory, MmapRequest, MremapFlags, Overcommit,
-    Prot, SpaceError, verify_all,
+    Pfn, Prot, SpaceError, verify_all,
 };
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, MaxSteps, Runner};
@@ -121,6 +121,15 @@ impl Machine {
     /// Has all pages that can be evicted.
     pub fn reclaim(&self) {
         self.memory.reclaim(FRAMES);
+    }
+
+    /// Has all pages moved to other frames that can be.
+    pub fn migrate(&self) {
+        for pfn in (0..self.memory.end_frame().0).map(Pfn) {
+            if self.memory.frame(pfn).kind() == FrameKind::Anon {
+                self.memory.migrate(pfn).expect("too few frames");
+            }
+        }
     }
 
     /// Drops an address space that no CPU has run.

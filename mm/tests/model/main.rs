@@ -12,6 +12,7 @@
 
 mod faults;
 mod machine;
+mod migration;
 mod moves;
 mod reclaim;
 mod reuse;

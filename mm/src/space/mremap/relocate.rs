@@ -134,7 +134,7 @@ impl<P: Platform> AddressSpace<'_, P> {
 /// the sake of its loop, which needs all registers.
 #[inline(never)]
 fn has_shared_page(run: &Run<'_>, frames: &Frames<'_>) -> bool {
-    run.entries().any(|entry| entry.counted_pfn().is_some_and(|pfn| frames.get(pfn).mapcount() != 1))
+    run.entries().any(|entry| entry.counted_pfn().is_some_and(|pfn| frames.get(pfn).mapcount() > 1))
 }
 
 /// Gives the pages that `run` maps this mapping, and indices from `first` on; returns
@@ -163,9 +163,9 @@ fn is_unwritten(vma: Ref<Vma>) -> bool {
     is_private_anonymous(vma) && vma.anon_vma().is_none()
 }
 
-/// Whether an entry stands for a private page: one that is mapped, or in swap. The latter
-/// comes to belong where it is when it comes back, and is in nobody else's entries unless
-/// the VMA was forked.
+/// Whether an entry stands for a private page: one that is mapped, or just being moved, or in
+/// swap. The latter comes to belong where it is when it comes back, and is in nobody else's
+/// entries unless the VMA was forked.
 fn is_page(entry: Entry) -> bool {
-    entry.is_counted() || entry.swap_slot().is_some()
+    entry.settled().is_counted() || entry.swap_slot().is_some()
 }

@@ -36,7 +36,8 @@ pub fn verify_all<P: Platform>(spaces: &[&AddressSpace<'_, P>]) {
         own(Pfn::containing(space.root()));
         space.core.tables.verify(mem, |visit| match visit {
             Visit::Table { pfn, .. } => own(pfn),
-            Visit::Leaf { entry, .. } if !entry.maps_page() => {
+            Visit::Leaf { addr, entry, .. } if !entry.maps_page() => {
+                assert_eq!(entry.migrating(), None, "the page at {addr:#x} is not where it was being moved to");
                 *swapped.entry(entry.swap_slot().unwrap_or(0)).or_default() += 1;
             }
             Visit::Leaf { addr, entry, .. } if !entry.is_special() => {

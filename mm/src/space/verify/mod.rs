@@ -70,7 +70,9 @@ impl<P: Platform> AddressSpace<'_, P> {
             }
             Visit::Leaf { addr, level, entry } => {
                 let swapped = entry.swap_slot();
-                assert!(level == Level::Pte && (entry.maps_page() || swapped.is_some()), "{entry:?} at {addr:#x}");
+                let moving = entry.migrating().is_some() && relatives == Relatives::Busy;
+                let known = entry.maps_page() || swapped.is_some() || moving;
+                assert!(level == Level::Pte && known, "{entry:?} at {addr:#x}");
                 let vma = state.vmas.lookup(addr);
                 let Some(vma) = vma else {
                     panic!("a page at {addr:#x}, where nothing is mapped");
@@ -78,6 +80,8 @@ impl<P: Platform> AddressSpace<'_, P> {
                 if let Some(slot) = swapped {
                     self.verify_swapped(vma, addr, slot);
                     resident.add(ResidentKind::Swapped, 1);
+                } else if moving {
+                    resident.add(ResidentKind::Anon, 1);
                 } else if let Some(kind) = self.verify_page(vma, addr, entry, relatives) {
                     resident.add(kind, 1);
                 }

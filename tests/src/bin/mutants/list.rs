@@ -34,8 +34,8 @@ pub const MUTATIONS: &[Mutation] = &[
     // ---- reclaim and swap ----
     mutation(
         "reclaim: pages are stored that TLBs still know",
-        "mm/src/reclaim/evict.rs",
-        "core.tables.flush_stale(self.mem, Event::FlushReclaim);",
+        "mm/src/reclaim/withdraw.rs",
+        "core.tables.flush_stale(self.mem, self.reason);",
         "let _ = core;",
     ),
     mutation(
@@ -77,8 +77,8 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "fork: entries that name a swap slot are not counted",
         "mm/src/space/fork.rs",
-        "            mem.swap().get(slot);\n",
-        "",
+        "        mem.swap().get(number);\n        return entry;\n",
+        "        return entry;\n",
     ),
     mutation(
         "MADV_FREE: no TLB flush, so a write may go unnoticed",
@@ -91,6 +91,43 @@ pub const MUTATIONS: &[Mutation] = &[
         "mm/src/space/populate.rs",
         "entry.with(EntryFlags::DIRTY | EntryFlags::ACCESSED)",
         "entry",
+    ),
+    // ---- migration ----
+    mutation(
+        "migration: a page goes that the kernel has a reference to",
+        "mm/src/migrate/mod.rs",
+        "|| old.refcount() != 1 {",
+        "|| false {",
+    ),
+    mutation(
+        "migration: what may be dropped may be no more",
+        "mm/src/migrate/mod.rs",
+        "        new.set_lazy_free(old.is_lazy_free());\n",
+        "",
+    ),
+    mutation(
+        "fork: migration entries are not counted",
+        "mm/src/space/fork.rs",
+        "        frames.get(pfn).inc_migrating();\n",
+        "        let _ = (frames, pfn);\n",
+    ),
+    mutation(
+        "fork: migration entries stay writable",
+        "mm/src/space/fork.rs",
+        "let read_only = entry.without(EntryFlags::WRITE);",
+        "let read_only = entry;",
+    ),
+    mutation(
+        "mprotect: pages that are being moved stay accessible",
+        "mm/src/space/mprotect.rs",
+        "    if old.migrating().is_some() {",
+        "    if false && old.migrating().is_some() {",
+    ),
+    mutation(
+        "relocation: pages that are being moved are forgotten",
+        "mm/src/paging/entry.rs",
+        "self.settled().is_counted().then(",
+        "self.is_counted().then(",
     ),
     // ---- flushes that are left out ----
     mutation(
@@ -391,7 +428,7 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "relocation: a page that is mapped elsewhere is moved along",
         "mm/src/space/mremap/relocate.rs",
-        ".mapcount() != 1",
+        ".mapcount() > 1",
         ".mapcount() == 0",
     ),
     mutation(
@@ -602,15 +639,15 @@ pub const RACES: &[Mutation] = &[
     race(
         "reclaim::reclaim_and_write",
         "race: a page is stored that others can still write to",
-        "mm/src/reclaim/evict.rs",
-        "core.tables.flush_stale(self.mem, Event::FlushReclaim);",
+        "mm/src/reclaim/withdraw.rs",
+        "core.tables.flush_stale(self.mem, self.reason);",
         "let _ = core;",
     ),
     race(
         "reclaim::reclaim_and_munmap",
         "race: munmap forgets what is on its way to swap",
         "mm/src/space/zap.rs",
-        "                    self.forget_swapped(entry);\n",
+        "                    self.forget_absent(entry);\n",
         "",
     ),
     race(
@@ -630,8 +667,64 @@ pub const RACES: &[Mutation] = &[
     race(
         "reclaim::reclaim_and_fork",
         "race: an entry is empty for a moment on its way to swap",
-        "mm/src/reclaim/evict.rs",
+        "mm/src/reclaim/withdraw.rs",
         "let mut old = slot.get();\n    loop {",
         "let mut old = slot.take();\n    slot.set(old);\n    loop {",
+    ),
+    race(
+        "migration::migration_and_write",
+        "race: a page is copied that others can still write to",
+        "mm/src/migrate/mod.rs",
+        "        self.withdrawals.flush();\n",
+        "",
+    ),
+    race(
+        "migration::migration_and_write_of_the_kernel",
+        "race: a page is moved that the kernel is writing to",
+        "mm/src/migrate/mod.rs",
+        "|| old.refcount() != 1 {",
+        "|| false {",
+    ),
+    race(
+        "migration::migration_and_fork",
+        "race: who moves a page looks for its mappings once",
+        "mm/src/migrate/mod.rs",
+        "        while old.migrating() != 0 {",
+        "        if old.migrating() != 0 {",
+    ),
+    race(
+        "migration::migration_and_munmap",
+        "race: munmap does not say that it has discarded a migration entry",
+        "mm/src/space/swap.rs",
+        "            self.mem.frame(pfn).dec_migrating();\n",
+        "",
+    ),
+    race(
+        "migration::migration_and_mprotect",
+        "race: mprotect leaves migration entries as they are",
+        "mm/src/space/mprotect.rs",
+        "    if old.migrating().is_some() {",
+        "    if false && old.migrating().is_some() {",
+    ),
+    race(
+        "migration::migration_and_move",
+        "race: mremap leaves it to who moves pages to flush",
+        "mm/src/paging/moves.rs",
+        "self.flush_stale(mem, Event::FlushMove);",
+        "",
+    ),
+    race(
+        "migration::migration_and_relocation",
+        "race: the new frame's record is made before relocation is kept out",
+        "mm/src/migrate/mod.rs",
+        "        while old.migrating() != 0 {\n            AnonVma::walk_page(old, |vma, addr| {\n                self.with_migration_entry(vma, addr, from, |slot| {\n                    new.set_mapping(old.mapping());\n                    new.set_index(old.index());\n",
+        "        let (mapping, index) = (old.mapping(), old.index());\n        crate::sync::point();\n        while old.migrating() != 0 {\n            AnonVma::walk_page(old, |vma, addr| {\n                self.with_migration_entry(vma, addr, from, |slot| {\n                    new.set_mapping(mapping);\n                    new.set_index(index);\n",
+    ),
+    race(
+        "migration::two_migrations",
+        "race: a migration entry of another page is taken for one's own",
+        "mm/src/reclaim/withdraw.rs",
+        "&& slot.get().migrating() == Some(pfn)",
+        "&& slot.get().migrating().is_some()",
     ),
 ];

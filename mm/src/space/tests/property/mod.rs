@@ -7,7 +7,8 @@
 //! holds; a flush that is missing shows at once.
 //!
 //! Pages are reclaimed now and then, so that all that is done is done to pages in
-//! swap as well. What is there is compared with the model without bringing it back.
+//! swap as well. What is there is compared with the model without bringing it back. And
+//! they are moved to other frames.
 //!
 //! A second test does the same with every allocation of every operation
 //! failing first, and no swap to get memory by: nothing may change by that.
@@ -113,6 +114,11 @@ impl<'m> World<'m> {
             Op::Reclaim(frames) => {
                 self.mem.reclaim(frames);
                 self.settle();
+            }
+            Op::Migrate(part) => {
+                if let Some(process) = &mut self.processes[self.current] {
+                    process.migrate(part);
+                }
             }
             Op::WriteFile(file, page) => {
                 let value = self.fresh_value();
@@ -380,7 +386,7 @@ impl<'m> World<'m> {
                 process.execute(machine, resolve(at));
                 (Ok(0), Ok(0))
             }
-            Op::Fork | Op::Exit | Op::Switch(_) | Op::WriteFile(..) | Op::Reclaim(_) => (Ok(0), Ok(0)),
+            Op::Fork | Op::Exit | Op::Switch(_) | Op::WriteFile(..) | Op::Reclaim(_) | Op::Migrate(_) => (Ok(0), Ok(0)),
         };
         assert_eq!(found, expected, "{op:?}");
         process.assert_resident(machine, resident);

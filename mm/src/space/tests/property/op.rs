@@ -76,6 +76,8 @@ pub enum Op {
     WriteFile(usize, usize),
     /// Of so many frames.
     Reclaim(usize),
+    /// Of one in so many of the process's pages, to other frames.
+    Migrate(usize),
     Fork,
     Exit,
     Switch(usize),
@@ -168,6 +170,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         8 => (place(), 1..12usize).prop_map(|(at, pages)| Op::Read(at, pages)),
         1 => place().prop_map(Op::Execute),
         5 => prop_oneof![1..8usize, 8..64usize, Just(10_000)].prop_map(Op::Reclaim),
+        4 => (1..4usize).prop_map(Op::Migrate),
         1 => (0..2usize, 0..FILE_PAGES).prop_map(|(file, page)| Op::WriteFile(file, page)),
         4 => Just(Op::Fork),
         2 => Just(Op::Exit),

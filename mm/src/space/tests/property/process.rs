@@ -9,7 +9,7 @@ use crate::sim::{Access, PageFault, SimPlatform};
 use crate::space::tests::PAGE;
 use crate::space::tests::model::{self, Area, Machine};
 use crate::space::tests::snapshot::Snapshot;
-use crate::{AddressSpace, Errno, FaultAccess, FaultError, MmapRequest, Platform, VmaFlags};
+use crate::{AddressSpace, Errno, FaultAccess, FaultError, MmapRequest, PageRange, Platform, VmaFlags};
 
 /// The CPU on which processes read.
 const READER: usize = 0;
@@ -95,6 +95,20 @@ impl<'m> Process<'m> {
             if self.space.core.tables.lookup(mem, at * PAGE).is_none() {
                 (page.private, page.lazy) = (None, false);
             }
+        }
+    }
+
+    /// Moves one in `part` of the private pages to other frames.
+    pub fn migrate(&mut self, part: usize) {
+        let mem = self.space.memory();
+        let mut frames = Vec::new();
+        let all = PageRange::new(0, crate::TASK_SIZE).unwrap();
+        self.space.for_each_page(all, |page| frames.push(page.pfn));
+        for (number, pfn) in frames.into_iter().enumerate().filter(|(number, _)| number % part == 0) {
+            let nth = usize::from(self.failing && number % 8 == 0);
+            mem.fail_nth_allocation(nth);
+            assert_eq!(mem.migrate(pfn).is_err(), nth != 0);
+            mem.fail_nth_allocation(0);
         }
     }
 

@@ -1,0 +1,217 @@
+//! Pages that are moved to other frames while programs use them.
+
+use std::sync::Mutex;
+
+use mm::{FaultError, PAGE_SIZE};
+
+use crate::machine::{Event, check, race};
+
+const PAGE: usize = 0x40_0000;
+const NEW: usize = PAGE + 16 * PAGE_SIZE;
+
+/// Invariant: a program reads what it wrote last, wherever the page is.
+#[test]
+fn migration_and_write() {
+    check(|machine| {
+        let space = machine.space();
+        space.map_rw(PAGE, PAGE_SIZE);
+        space.write(0, PAGE, 1).unwrap();
+        race(&[
+            &|| {
+                for value in 2..4 {
+                    space.write(0, PAGE, value).unwrap();
+                    assert_eq!(space.read(0, PAGE), Ok(value));
+                }
+            },
+            &|| (0..2).for_each(|_| machine.migrate()),
+        ]);
+        assert_eq!(space.read(2, PAGE), Ok(3));
+        machine.end([space]);
+    });
+}
+
+/// Invariant: the same for what the kernel writes, which does so by a reference to the frame.
+#[test]
+fn migration_and_write_of_the_kernel() {
+    check(|machine| {
+        let space = machine.space();
+        space.map_rw(PAGE, PAGE_SIZE);
+        space.write(0, PAGE, 1).unwrap();
+        race(&[
+            &|| {
+                for value in 2..4 {
+                    space.write_bytes(PAGE, &[value]).unwrap();
+                    assert_eq!(space.read(0, PAGE), Ok(value));
+                }
+            },
+            &|| (0..2).for_each(|_| machine.migrate()),
+        ]);
+        assert_eq!(space.read(2, PAGE), Ok(3));
+        machine.end([space]);
+    });
+}
+
+/// Invariant: a child has what its parent had written by the fork, and nothing that was
+/// written later; both have a page, and neither has the other's.
+#[test]
+fn migration_and_fork() {
+    check(|machine| {
+        let space = machine.space();
+        space.map_rw(PAGE, PAGE_SIZE);
+        space.write(0, PAGE, 1).unwrap();
+        // So that the child's VMA may come before the parent's in the tree that is walked.
+        let other = machine.fork(&space);
+        let child = Mutex::new(None);
+        race(&[
+            &|| {
+                space.write(0, PAGE, 2).unwrap();
+                let forked = machine.fork(&space);
+                space.write(0, PAGE, 3).unwrap();
+                assert_eq!(forked.read(0, PAGE), Ok(2));
+                *child.lock().unwrap() = Some(forked);
+            },
+            &|| (0..2).for_each(|_| machine.migrate()),
+        ]);
+        let child = child.into_inner().unwrap().unwrap();
+        assert_eq!([&space, &child, &other].map(|space| space.read(2, PAGE)), [Ok(3), Ok(2), Ok(1)]);
+        machine.end([space, child, other]);
+    });
+}
+
+/// Invariant: after munmap nobody reads the page; what is mapped there then is empty, and
+/// stays so.
+#[test]
+fn migration_and_munmap() {
+    check(|machine| {
+        let space = machine.space();
+        space.map_rw(PAGE, PAGE_SIZE);
+        space.write(0, PAGE, 1).unwrap();
+        let unmapped = Event::default();
+        race(&[
+            &|| {
+                let too_late = unmapped.has_happened();
+                let found = space.read(0, PAGE);
+                assert!(matches!(found, Ok(0 | 1) | Err(FaultError::NotMapped)), "{found:?}");
+                assert!(!(too_late && found == Ok(1)), "there is memory after munmap");
+            },
+            &|| machine.migrate(),
+            &|| {
+                space.munmap(PAGE, PAGE_SIZE).unwrap();
+                unmapped.happens();
+                space.map_rw(PAGE, PAGE_SIZE);
+                assert_eq!(space.read(2, PAGE), Ok(0));
+            },
+        ]);
+        assert_eq!(space.read(0, PAGE), Ok(0));
+        machine.end([space]);
+    });
+}
+
+/// Invariant: a write succeeds or is denied; after mprotect the latter, and the page stays as
+/// it is.
+#[test]
+fn migration_and_mprotect() {
+    check(|machine| {
+        let space = machine.space();
+        space.map_rw(PAGE, PAGE_SIZE);
+        space.write(0, PAGE, 1).unwrap();
+        let protected = Event::default();
+        let value = Mutex::new(0);
+        race(&[
+            &|| {
+                let too_late = protected.has_happened();
+                let done = space.write(0, PAGE, 2);
+                assert!(matches!(done, Ok(()) | Err(FaultError::AccessDenied)), "{done:?}");
+                assert!(!(too_late && done.is_ok()), "written to after mprotect");
+            },
+            &|| machine.migrate(),
+            &|| {
+                space.mprotect(PAGE, PAGE_SIZE, 1).unwrap();
+                protected.happens();
+                *value.lock().unwrap() = space.read(2, PAGE).unwrap();
+            },
+        ]);
+        assert_eq!(space.read(2, PAGE), Ok(value.into_inner().unwrap()), "written to after mprotect");
+        machine.end([space]);
+    });
+}
+
+/// One thread writes at the old address, one moves or relocates, pages are moved to other frames.
+fn move_while_migrating(relocate: bool) {
+    fn scenario(machine: &crate::machine::Machine, relocate: bool) {
+        let space = machine.space();
+        space.map_rw(NEW - PAGE_SIZE, PAGE_SIZE);
+        space.write(0, NEW - PAGE_SIZE, 9).unwrap();
+        space.map_rw(PAGE, PAGE_SIZE);
+        space.write(0, PAGE, 1).unwrap();
+        let moved = Event::default();
+        let after = Mutex::new(None);
+        race(&[
+            &|| {
+                for value in 2..4 {
+                    let too_late = moved.has_happened();
+                    let done = space.write(0, PAGE, value);
+                    assert!(matches!(done, Ok(()) | Err(FaultError::NotMapped)), "{done:?}");
+                    assert!(!(too_late && done.is_ok()), "written at the old address after the move");
+                }
+            },
+            &|| {
+                if relocate {
+                    space.relocate(PAGE, PAGE_SIZE, NEW).unwrap();
+                } else {
+                    space.move_to(PAGE, PAGE_SIZE, NEW, PAGE_SIZE).unwrap();
+                }
+                moved.happens();
+                *after.lock().unwrap() = Some(space.read(1, NEW).unwrap());
+            },
+            &|| machine.migrate(),
+        ]);
+        assert_eq!(after.into_inner().unwrap(), space.read(2, NEW).ok(), "written after the move");
+        assert_eq!(space.read(2, NEW - PAGE_SIZE), Ok(9));
+        machine.end([space]);
+    }
+    if relocate { check(|machine| scenario(machine, true)) } else { check(|machine| scenario(machine, false)) }
+}
+
+/// Invariant: the page is at its new address, with all that was written; once mremap has
+/// returned nothing is written at the old one.
+#[test]
+fn migration_and_move() {
+    move_while_migrating(false);
+}
+
+/// Invariant: the same, and the reverse mapping finds the page there: its index and its
+/// anon_vma are those of the new address, whichever frame it is in.
+#[test]
+fn migration_and_relocation() {
+    move_while_migrating(true);
+}
+
+/// Invariant: a parent and a child that has its own page at the same address keep what is
+/// theirs, while both pages, and one that they share, are moved by two at a time.
+#[test]
+fn two_migrations() {
+    check(|machine| {
+        let space = machine.space();
+        space.map_rw(PAGE, 2 * PAGE_SIZE);
+        space.write(0, PAGE, 1).unwrap();
+        space.write(0, PAGE + PAGE_SIZE, 5).unwrap();
+        let child = machine.fork(&space);
+        child.write(0, PAGE, 2).unwrap();
+        race(&[
+            &|| {
+                machine.migrate();
+                assert_eq!(space.read(0, PAGE), Ok(1));
+            },
+            &|| {
+                machine.migrate();
+                assert_eq!(child.read(1, PAGE), Ok(2));
+            },
+            &|| assert_eq!(child.read(2, PAGE + PAGE_SIZE), Ok(5)),
+        ]);
+        for (space, value) in [(&space, 1), (&child, 2)] {
+            assert_eq!((space.read(2, PAGE), space.read(2, PAGE + PAGE_SIZE)), (Ok(value), Ok(5)));
+        }
+        machine.end([space, child]);
+    });
+}
