@@ -119,7 +119,7 @@ pub use addr::*;
 pub use errno::{Errno, OutOfMemory};
 pub use flags::{MapFlags, MremapFlags, Prot, VmaFlags};
 pub use frame::{Frame, FrameKind, InitError, MAX_ORDER, OwnedFrame};
-pub use memory::{Event, Memory, Overcommit, PhysRange, Sysctl};
+pub use memory::{Event, HugePages, Memory, Overcommit, PhysRange, Sysctl};
 pub use object::{MAX_OBJECT_SIZE, ObjectError, ObjectName, ObjectRef};
 pub use paging::{CpuFlush, CpuTlb, RootLoad};
 pub use platform::{CpuSet, MAX_CPUS, PhysAddr, Platform, TlbFlush};

@@ -26,7 +26,7 @@ mod injection;
 
 pub use events::Event;
 use events::Events;
-pub use sysctl::{Overcommit, Sysctl};
+pub use sysctl::{HugePages, Overcommit, Sysctl};
 
 /// A range of physical memory, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -175,6 +175,19 @@ impl<P: Platform> Memory<P> {
     pub fn alloc(&self, kind: FrameKind, order: u8) -> Result<OwnedFrame, OutOfMemory> {
         self.allocation_site()?;
         self.alloc_uncounted(kind, order)
+    }
+
+    /// Allocates `1 << order` adjacent frames, aligned to their number, as so many single
+    /// ones: each with a record and one reference of its own. Returns the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc`](Self::alloc).
+    #[cfg_attr(test, track_caller)]
+    pub(crate) fn alloc_singly(&self, kind: FrameKind, order: u8) -> Result<Pfn, OutOfMemory> {
+        let block = self.alloc(kind, order)?;
+        self.frames.split_block(block.pfn(), order);
+        Ok(block.into_raw())
     }
 
     /// Allocates one frame, filled with zeroes.

@@ -213,6 +213,17 @@ impl FrameAllocator {
         }
     }
 
+    /// Makes single frames of a block in use, to which the caller has the only reference;
+    /// it has one to each of them then.
+    pub(crate) fn split_block(&self, pfn: Pfn, order: u8) {
+        let first = self.table.index(pfn);
+        // Who came across it may have a reference to the first for a moment.
+        let kind = self.table.at(first).split();
+        for index in first + 1..first + (1 << order) {
+            self.table.at(index).claim(kind, 0);
+        }
+    }
+
     /// Gives a block back, to which nobody has a reference any more.
     #[inline]
     pub(crate) fn free(&self, cpu: usize, pfn: Pfn, order: u8) {

@@ -333,6 +333,13 @@ impl Frame {
         self.state.load(Ordering::Relaxed) == FrameKind::Free as u32 | u32::from(order) << 8 | ON_BUDDY_LIST
     }
 
+    /// Makes the first frame of a block in use one by itself; returns its kind.
+    fn split(&self) -> FrameKind {
+        let kind = self.kind();
+        self.set_state(kind, 0, 0);
+        kind
+    }
+
     /// Makes a free frame one in use, with one reference.
     #[inline]
     fn claim(&self, kind: FrameKind, order: u8) {

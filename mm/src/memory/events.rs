@@ -29,6 +29,18 @@ pub enum Event {
     FlushMove,
     /// A shootdown: a huge page was split.
     FlushSplit,
+    /// A shootdown: pages were collapsed into a huge one.
+    FlushCollapse,
+    /// A huge leaf was split into PTEs.
+    HugeSplit,
+    /// A fault was resolved with a huge page.
+    HugeFault,
+    /// A fault would have been, had there been one.
+    HugeFallback,
+    /// Pages were collapsed into a huge one.
+    HugeCollapse,
+    /// They would have been, had there been one.
+    HugeCollapseFailed,
     /// `MREMAP_RELOCATE_ANON`: a mapping was relocated.
     Relocated,
     /// The same: a page in such a mapping.
@@ -60,7 +72,7 @@ pub enum Event {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Event; 24] = [
+    pub const ALL: [Event; 30] = [
         Event::FaultVmaLocked,
         Event::FaultVmaNotFound,
         Event::FaultVmaBusy,
@@ -72,6 +84,12 @@ impl Event {
         Event::FlushCopy,
         Event::FlushMove,
         Event::FlushSplit,
+        Event::FlushCollapse,
+        Event::HugeSplit,
+        Event::HugeFault,
+        Event::HugeFallback,
+        Event::HugeCollapse,
+        Event::HugeCollapseFailed,
         Event::Relocated,
         Event::RelocatedPage,
         Event::RelocateMerged,
@@ -101,6 +119,12 @@ impl Event {
             Event::FlushCopy => "tlb_flush_copy",
             Event::FlushMove => "tlb_flush_move",
             Event::FlushSplit => "tlb_flush_split",
+            Event::FlushCollapse => "tlb_flush_collapse",
+            Event::HugeSplit => "thp_split_pmd",
+            Event::HugeFault => "thp_fault_alloc",
+            Event::HugeFallback => "thp_fault_fallback",
+            Event::HugeCollapse => "thp_collapse_alloc",
+            Event::HugeCollapseFailed => "thp_collapse_alloc_failed",
             Event::Relocated => "mremap_relocated",
             Event::RelocatedPage => "mremap_relocated_pages",
             Event::RelocateMerged => "mremap_relocate_merged",

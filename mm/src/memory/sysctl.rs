@@ -13,6 +13,17 @@ pub enum Overcommit {
     Never,
 }
 
+/// Where faults make huge pages (`/sys/kernel/mm/transparent_hugepage/enabled`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HugePages {
+    /// `always`: wherever they fit, unless the mapping is advised `MADV_NOHUGEPAGE`.
+    Always,
+    /// `madvise`: in mappings that are advised `MADV_HUGEPAGE`.
+    Madvise,
+    /// `never`.
+    Never,
+}
+
 /// The settings, with Linux's defaults. Any of them may change at any time.
 #[derive(Debug)]
 pub struct Sysctl {
@@ -21,6 +32,7 @@ pub struct Sysctl {
     overcommit_ratio: AtomicUsize,
     mmap_min_addr: AtomicUsize,
     randomize_va_space: AtomicU32,
+    huge_pages: AtomicU32,
 }
 
 impl Sysctl {
@@ -31,6 +43,7 @@ impl Sysctl {
             overcommit_ratio: AtomicUsize::new(50),
             mmap_min_addr: AtomicUsize::new(65536),
             randomize_va_space: AtomicU32::new(2),
+            huge_pages: AtomicU32::new(1),
         }
     }
 
@@ -75,6 +88,26 @@ impl Sysctl {
     /// Sets [`overcommit_ratio`](Self::overcommit_ratio).
     pub fn set_overcommit_ratio(&self, per_cent: usize) {
         self.overcommit_ratio.store(per_cent, Ordering::Relaxed);
+    }
+
+    /// Where faults make huge pages.
+    #[inline]
+    pub fn huge_pages(&self) -> HugePages {
+        match self.huge_pages.load(Ordering::Relaxed) {
+            0 => HugePages::Never,
+            1 => HugePages::Madvise,
+            _ => HugePages::Always,
+        }
+    }
+
+    /// Sets [`huge_pages`](Self::huge_pages).
+    pub fn set_huge_pages(&self, mode: HugePages) {
+        let mode = match mode {
+            HugePages::Never => 0,
+            HugePages::Madvise => 1,
+            HugePages::Always => 2,
+        };
+        self.huge_pages.store(mode, Ordering::Relaxed);
     }
 
     /// The lowest address that may be mapped, in bytes (`vm.mmap_min_addr`).

@@ -23,7 +23,7 @@
 //! by, so the walk is repeated until the frame counts none. The VMA is chained before it gets
 //! its entries, so the next walk finds it.
 //!
-//! Pages that are in the swap cache, huge, or in use by others than their mappings stay
+//! Pages that are in the swap cache, or in use by others than their mappings stay
 //! where they are.
 
 #[cfg(test)]
@@ -74,7 +74,7 @@ impl<'m, P: Platform> Migrations<'m, P> {
             self.mem.put(from);
             return Err(to);
         };
-        self.withdrawals.replace_mappings(from, record, |entry| (!entry.is_huge()).then(|| entry.suspended()));
+        self.withdrawals.replace_mappings(from, record, |entry| Some(entry.suspended()));
         self.pages[self.count] = Some(Moving { from, to, lock });
         self.count += 1;
         if self.count == BATCH {

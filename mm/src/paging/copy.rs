@@ -27,6 +27,11 @@ impl RunPair<'_> {
         self.start + self.cells.len() * self.table.level().size()
     }
 
+    /// Whether it is a huge leaf and its copy.
+    pub fn is_huge(&self) -> bool {
+        self.table.level() != Level::Pte
+    }
+
     /// The entries that are not empty, in ascending order, each with the other
     /// table's entry for the same address.
     #[inline(always)]
@@ -74,11 +79,16 @@ impl PageTables {
                 continue;
             }
             let other_table = other.make(mem, addr, table.level())?.table;
+            let spare = if table.level() == Level::Pte { None } else { Some(mem.alloc_table()?) };
             let _locks = table.lock_both(&other_table, mem);
             if !place.is_current(mem, addr) {
+                spare.into_iter().for_each(|spare| mem.free_table(spare));
                 continue;
             }
             debug_assert_eq!(table.level(), other_table.level());
+            if let Some(spare) = spare {
+                other.count_huge(&other_table, mem, spare);
+            }
             f(&RunPair {
                 table,
                 cells: table.slots(addr, end),

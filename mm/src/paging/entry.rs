@@ -14,7 +14,8 @@
 //! that maps a page: it names the frame that the page leaves, and `USER` says whether
 //! it was `PRESENT`, or else `PROT_NONE`.
 //!
-//! A leaf above the PTE level always has `HUGE` set, `PROT_NONE` ones too.
+//! A leaf above the PTE level, in a PMD table, always has `HUGE` set, `PROT_NONE` ones
+//! too; see [`huge`](super::huge).
 
 use bitflags::bitflags;
 

@@ -5,8 +5,8 @@
 //!  ┌─────────┐       ┌─────────┐       ┌─────────┐       ┌─────────┐
 //!  │ 512 GiB ├──────▶│  1 GiB  ├──────▶│  2 MiB  ├──────▶│  4 KiB  ├──▶ page
 //!  ├─────────┤       ├─────────┤       ├─────────┤       ├─────────┤
-//!  │    …    │       │ or leaf ├─▶page │ or leaf ├─▶page │    …    │
-//!  └─────────┘       └─────────┘       └─────────┘       └─────────┘
+//!  │    …    │       │    …    │       │ or leaf ├─▶ 512 │    …    │
+//!  └─────────┘       └─────────┘       └─────────┘ pages └─────────┘
 //! ```
 //!
 //! # Who may do what
@@ -44,9 +44,9 @@ mod copy;
 mod entry;
 mod free;
 mod gather;
+mod huge;
 mod moves;
 mod pcid;
-mod split;
 mod table;
 mod verify;
 mod visit;
@@ -60,6 +60,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 pub(crate) use copy::RunPair;
 pub(crate) use entry::{Entry, EntryFlags};
 pub(crate) use gather::TlbGather;
+pub(crate) use huge::HUGE_ORDER;
 pub(crate) use moves::TableMove;
 pub use pcid::{CpuFlush, CpuTlb, RootLoad};
 pub(crate) use table::{Level, Slot};
@@ -89,8 +90,10 @@ const USER_END: usize = 1 << 47;
 pub(crate) struct PageTables {
     /// The frame number of the top-level table.
     root: AtomicUsize,
-    /// Table pages, the root included.
+    /// Table pages, the root and those set aside for huge leaves included.
     tables: AtomicUsize,
+    /// Huge leaves.
+    huge: AtomicUsize,
     /// The CPUs that may use translations: a [`CpuSet`].
     active: AtomicU64,
     /// What TLBs know the address space by; no other one has the same, ever.
@@ -115,6 +118,7 @@ impl PageTables {
         let root = mem.alloc_zeroed(FrameKind::Table)?.into_raw();
         self.root.store(root.0, Ordering::Relaxed);
         self.tables.store(1, Ordering::Relaxed);
+        self.huge.store(0, Ordering::Relaxed);
         self.active.store(0, Ordering::Relaxed);
         self.context.store(mem.next_context(), Ordering::Relaxed);
         self.generation.store(0, Ordering::Relaxed);
@@ -153,7 +157,7 @@ impl PageTables {
         Pfn(self.root.load(Ordering::Relaxed))
     }
 
-    /// Table pages, the root included.
+    /// Table pages, the root and those set aside for huge leaves included.
     pub fn table_pages(&self) -> usize {
         self.tables.load(Ordering::Relaxed)
     }

@@ -133,11 +133,6 @@ impl Slot<'_> {
         }
     }
 
-    /// The entry's level: [`Level::Pte`] unless it is a huge leaf.
-    pub fn level(&self) -> Level {
-        self.level
-    }
-
     /// Bytes that the entry maps.
     pub fn size(&self) -> usize {
         self.level.size()

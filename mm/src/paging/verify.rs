@@ -16,7 +16,8 @@ pub(crate) enum Visit {
 impl PageTables {
     /// Checks that every entry of the user half is one of those that
     /// [`entry`](super::entry) lists, that every table is in a frame of its
-    /// own, and that as many are found as are counted. Calls `f` with all that
+    /// own, that as many are found as are counted, and that one is set aside for
+    /// each huge leaf. Calls `f` with all that
     /// is found on the way.
     ///
     /// Nobody changes the address space meanwhile.
@@ -26,8 +27,13 @@ impl PageTables {
     /// When something does not hold.
     pub fn verify<P: Platform>(&self, mem: &Memory<P>, mut f: impl FnMut(Visit)) {
         check_frame(mem, self.root_pfn(), 0);
-        let below = verify_below(mem, self.top(mem), 0, &mut f);
-        assert_eq!(self.table_pages(), below + 1, "tables counted and found");
+        let mut huge = 0;
+        let below = verify_below(mem, self.top(mem), 0, &mut |visit| {
+            huge += usize::from(matches!(visit, Visit::Leaf { level: Level::Pmd, .. }));
+            f(visit);
+        });
+        assert_eq!(self.huge_leaves(), huge, "huge leaves counted and found");
+        assert_eq!(self.table_pages(), below + huge + 1, "tables counted and found");
     }
 }
 
@@ -36,7 +42,7 @@ impl PageTables {
 fn verify_below<P: Platform>(mem: &Memory<P>, table: Table, start: usize, f: &mut impl FnMut(Visit)) -> usize {
     let level = table.level();
     let entries = if level == Level::Pgd { ENTRIES / 2 } else { ENTRIES };
-    let mut tables = 0;
+    let (mut tables, mut huge) = (0, 0);
     for index in 0..entries {
         let addr = start + index * level.size();
         let entry = table.slot(addr).get();
@@ -47,9 +53,10 @@ fn verify_below<P: Platform>(mem: &Memory<P>, table: Table, start: usize, f: &mu
             Child::Empty => {}
             Child::Leaf => {
                 assert!(
-                    level == Level::Pte || entry.is_huge(),
+                    level == Level::Pte || level == Level::Pmd && entry.is_huge(),
                     "{entry:?} at {addr:#x} is no entry of a {level:?} table"
                 );
+                huge += usize::from(level == Level::Pmd);
                 f(Visit::Leaf { addr, level, entry });
             }
             Child::Table(below) => {
@@ -57,6 +64,9 @@ fn verify_below<P: Platform>(mem: &Memory<P>, table: Table, start: usize, f: &mu
                 tables += 1 + verify_below(mem, below, addr, f);
             }
         }
+    }
+    if level == Level::Pmd {
+        assert_eq!(table.count_spares(mem), huge, "tables set aside for the huge leaves at {start:#x}");
     }
     tables
 }

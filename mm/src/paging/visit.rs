@@ -4,12 +4,13 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::PageTables;
 use super::entry::Entry;
-use super::table::{Slot, Table};
+use super::table::{Level, Slot, Table};
 use super::walk::{FoundPte, Place};
-use crate::{Memory, PageRange, Platform};
+use crate::{Memory, PMD_SIZE, PageRange, Platform};
 
 /// Entries of one table that map adjacent addresses, with the table's lock held:
-/// PTEs, or one huge leaf. The first and the last of them are not empty.
+/// PTEs, or one huge leaf. The first and the last of them are not empty, unless it is
+/// said to be [all](Self::whole) of a table.
 ///
 /// What is done to many entries is done in a loop over a run: the loop itself
 /// then need not know of addresses and levels.
@@ -40,6 +41,11 @@ impl<'a> Run<'a> {
         if cells.is_empty() { None } else { Some(Run { table, cells, start }) }
     }
 
+    /// All of `table`, which is locked and maps the addresses from `start` on.
+    pub(super) fn whole(table: Table<'a>, start: usize) -> Run<'a> {
+        Run { table, cells: table.slots(start, start + PMD_SIZE), start }
+    }
+
     /// The first address that the run maps. For a huge leaf it may be below the
     /// range that is visited.
     pub fn start(&self) -> usize {
@@ -58,6 +64,16 @@ impl<'a> Run<'a> {
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
         let (fours, rest) = self.cells.as_chunks::<4>();
         fours.iter().flatten().chain(rest).map(|cell| self.table.as_slot(cell).get())
+    }
+
+    /// Whether the run is one huge leaf.
+    #[inline(always)]
+    pub fn is_huge(&self) -> bool {
+        self.table.level() != Level::Pte
+    }
+
+    pub(super) fn table(&self) -> &Table<'a> {
+        &self.table
     }
 
     /// How many entries there are.

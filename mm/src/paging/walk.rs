@@ -51,6 +51,14 @@ impl<'m> Place<'m> {
         }
     }
 
+    /// Whether the table is where it was found. To be asked with its lock held.
+    #[inline(always)]
+    pub(super) fn is_linked(&self) -> bool {
+        // Hardware sets the accessed bit of entries that refer to tables, but
+        // those are made with it set.
+        self.link.is_none_or(|(slot, entry)| slot.get() == entry)
+    }
+
     /// Where a walk that is at `addr` and goes to `limit` has to leave the
     /// table: at the table's end, or after the huge leaf.
     #[inline(always)]
@@ -67,9 +75,7 @@ impl<'m> Place<'m> {
     #[inline(always)]
     pub(super) fn is_current<P: Platform>(&self, mem: &Memory<P>, addr: usize) -> bool {
         let table = &self.table;
-        // Hardware sets the accessed bit of entries that refer to tables, but
-        // those are made with it set.
-        self.link.is_none_or(|(slot, entry)| slot.get() == entry)
+        self.is_linked()
             && (table.level() == Level::Pte || matches!(table.child(mem, table.slot(addr).get()), Child::Leaf))
     }
 }
@@ -103,6 +109,12 @@ impl Glance<'_> {
     pub fn entry(&self) -> Entry {
         self.entry
     }
+
+    /// Whether there was not even a table for the entry.
+    #[inline(always)]
+    pub fn is_hole(&self) -> bool {
+        self.place.is_none()
+    }
 }
 
 impl PageTables {
@@ -125,7 +137,7 @@ impl PageTables {
 
     /// Locks the entry that maps the address of a glance, or the empty PTE that
     /// would. `None` if there is no table for it. If a huge leaf maps the address,
-    /// that is what the guard is for, as its [`level`](Slot::level) tells.
+    /// that is what the guard is for, as its [`size`](Slot::size) tells.
     #[inline(always)]
     pub fn lock_seen<'m, P: Platform>(&self, mem: &'m Memory<P>, seen: Glance<'m>) -> Option<PteGuard<'m>> {
         match seen.place.and_then(|place| lock_place(mem, place, seen.addr)) {

@@ -216,6 +216,13 @@ impl<P: Platform> Memory<P> {
             usage.droppable &= vma.flags().contains(VmaFlags::DROPPABLE);
             self.with_mapping(vma, addr, pfn, |slot, _| {
                 mapped = true;
+                let entry = slot.get();
+                if entry.is_huge() && entry.pfn() != pfn {
+                    // Of a huge page only the first part is asked, for all of it.
+                    usage.accessed = true;
+                    usage.dirty |= entry.flags().contains(EntryFlags::DIRTY);
+                    return;
+                }
                 // The TLB may keep on not telling of uses: as on Linux, that is no reason
                 // to flush it.
                 let old = slot.update(|entry| entry.without(EntryFlags::ACCESSED));

@@ -35,10 +35,11 @@ impl<'m, P: Platform> Withdrawals<'m, P> {
 
     /// Replaces all mappings of the private page in frame `pfn` by what `instead` says, given
     /// the entry: the name of a swap slot, a migration entry, or nothing; `None` if it stays.
-    /// The page is locked, and the caller has a reference. A fork may add a mapping meanwhile.
+    /// A huge page that it is a part of is split. The page is locked, and the caller has a reference. A fork may add a mapping meanwhile.
     pub(crate) fn replace_mappings(&mut self, pfn: Pfn, record: &Frame, instead: impl Fn(Entry) -> Option<Entry>) {
         let mem = self.mem;
         AnonVma::walk_page(record, |vma, addr| {
+            SpaceCore::of(&vma).tables.split(mem, addr);
             mem.with_mapping(vma, addr, pfn, |slot, core| {
                 // At once: who looks without the lock never finds nothing there, unless
                 // that is so.
@@ -115,7 +116,7 @@ impl<P: Platform> Memory<P> {
         let core = SpaceCore::of(&vma);
         if let Some(slot) = core.tables.lock_pte(self, addr)
             && slot.get().is_counted()
-            && slot.get().pfn() == pfn
+            && slot.get().pfn_for(addr) == pfn
         {
             f(&slot, core);
         }

@@ -96,10 +96,13 @@ impl Fallback {
     }
 }
 
-/// Whether the access may make it necessary to give the VMA its first anon_vma.
+/// Whether the access may make it necessary to give the VMA its first anon_vma: it is a
+/// write, or makes a huge page.
 #[inline(always)]
 fn is_first_write(vma: Ref<Vma>, access: FaultAccess) -> bool {
-    access.write && vma.anon_vma().is_none() && !vma.flags().contains(VmaFlags::SHARED)
+    let flags = vma.flags();
+    let makes_page = access.write || flags.contains(VmaFlags::HUGEPAGE) && vma.object().is_none();
+    makes_page && vma.anon_vma().is_none() && !flags.contains(VmaFlags::SHARED)
 }
 
 /// Whether the page that a private VMA's entry maps is that VMA's alone, so that
@@ -109,8 +112,21 @@ pub(super) fn is_exclusive(frames: &Frames, entry: Entry) -> bool {
     if entry.is_special() {
         return false;
     }
-    let record = frames.get(entry.pfn());
+    if entry.is_huge() {
+        return is_huge_exclusive(frames, entry);
+    }
+    is_page_exclusive(frames, entry.pfn())
+}
+
+#[inline(always)]
+fn is_page_exclusive(frames: &Frames, pfn: Pfn) -> bool {
+    let record = frames.get(pfn);
     record.kind() == FrameKind::Anon && record.mapcount() == 1 && record.refcount() == 1
+}
+
+#[cold]
+fn is_huge_exclusive(frames: &Frames, entry: Entry) -> bool {
+    entry.pfns().all(|pfn| is_page_exclusive(frames, pfn))
 }
 
 /// What an entry gets that a write fault makes.
@@ -188,7 +204,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         if !allows(flags, access) {
             return Err(FaultError::AccessDenied);
         }
-        if access.write && !flags.contains(VmaFlags::SHARED) {
+        if is_first_write(vma, access) {
             rmap::prepare(self.mem, vma)?;
         }
         let seen = self.core.tables.glance(self.mem, page);
@@ -207,6 +223,11 @@ impl<P: Platform> AddressSpace<'_, P> {
         }
         match vma.object() {
             Some(_) => self.fault_object(vma, page, seen, access),
+            None if seen.is_hole()
+                && let Some(outcome) = self.fault_huge(vma, page)? =>
+            {
+                Ok(outcome)
+            }
             None if access.write => {
                 let frame = self.mem.alloc_zeroed(FrameKind::Anon)?;
                 self.install_anon(vma, page, seen, frame)
@@ -315,6 +336,12 @@ impl<P: Platform> AddressSpace<'_, P> {
         if vma.flags().contains(VmaFlags::SHARED) || is_exclusive(&self.mem.frames(), old) {
             slot.update(|entry| entry.with(WRITTEN));
             return Ok(Outcome::Done);
+        }
+        if old.is_huge() {
+            // Only what is written to is copied.
+            drop(slot);
+            self.core.tables.split(self.mem, page);
+            return Ok(Outcome::Again);
         }
         if old.is_special() {
             drop(slot);

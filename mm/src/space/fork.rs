@@ -75,7 +75,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         }
         let frames = self.mem.frames();
         let result = self.core.tables.visit_both(self.mem, &child.core.tables, vma.range(), |run| {
-            let shared = share_run(run, &frames, self.mem);
+            let shared = if run.is_huge() { share_huge(run, &frames) } else { share_run(run, &frames, self.mem) };
             if shared.protected {
                 gather.changed_range(run.start(), run.end());
             }
@@ -98,6 +98,25 @@ struct Shared {
     swapped: usize,
     /// One of them could be written to before.
     protected: bool,
+}
+
+/// Lets a child map the huge page that its parent does.
+#[cold]
+fn share_huge(run: &RunPair<'_>, frames: &Frames<'_>) -> Shared {
+    let mut shared = Shared::default();
+    for (slot, copy) in run.slots() {
+        let old = slot.update(|entry| entry.without(EntryFlags::WRITE));
+        shared.protected = old.is_writable();
+        for pfn in old.pfns() {
+            let record = frames.get(pfn);
+            record.get();
+            record.inc_mapcount();
+            shared.pages += 1;
+            shared.anon += 1;
+        }
+        copy.set(old.without(EntryFlags::WRITE | EntryFlags::ACCESSED));
+    }
+    shared
 }
 
 /// Lets a child map what its parent does. Not inlined, for the sake of its loop,

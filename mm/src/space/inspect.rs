@@ -7,7 +7,7 @@ use crate::object::ObjectName;
 use crate::paging::{Entry, EntryFlags};
 use crate::slab::Ref;
 use crate::vma::Vma;
-use crate::{FrameKind, PAGE_SHIFT, PAGE_SIZE, PageRange, Platform, VmaFlags};
+use crate::{FrameKind, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PageRange, Platform, VmaFlags};
 
 /// What a VMA is for, as far as the address space knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +73,8 @@ pub struct VmaPages {
     pub referenced: usize,
     /// Private pages, which belong to no object (`Anonymous`).
     pub anonymous: usize,
+    /// Of these, mapped by huge leaves (`AnonHugePages`).
+    pub anonymous_huge: usize,
     /// In swap (`Swap`).
     pub swapped: usize,
 }
@@ -87,6 +89,7 @@ impl AddAssign for VmaPages {
         self.shared_dirty += other.shared_dirty;
         self.referenced += other.referenced;
         self.anonymous += other.anonymous;
+        self.anonymous_huge += other.anonymous_huge;
         self.swapped += other.swapped;
     }
 }
@@ -135,7 +138,14 @@ impl<P: Platform> AddressSpace<'_, P> {
     fn pages_in(&self, range: PageRange) -> VmaPages {
         let mut pages = VmaPages::default();
         self.core.tables.visit_runs(self.mem, range, |run| {
-            run.slots().for_each(|(_, slot)| self.count_page(slot.get().settled(), &mut pages));
+            for (start, slot) in run.slots() {
+                for addr in (start..start + slot.size()).step_by(PAGE_SIZE) {
+                    self.count_page(slot.get().settled().pte_for(addr), &mut pages);
+                }
+            }
+            if run.is_huge() {
+                pages.anonymous_huge += PMD_SIZE;
+            }
         });
         pages
     }

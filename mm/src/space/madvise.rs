@@ -27,6 +27,7 @@ mod advice {
     pub const POPULATE_READ: usize = 22;
     pub const POPULATE_WRITE: usize = 23;
     pub const DONTNEED_LOCKED: usize = 24;
+    pub const COLLAPSE: usize = 25;
 }
 
 /// What an advice comes down to.
@@ -42,6 +43,8 @@ enum Action {
     Drop { locked: bool },
     /// Flags of the VMAs change.
     Flags { set: VmaFlags, clear: VmaFlags },
+    /// Pages become huge ones.
+    Collapse,
     /// Pages are faulted in.
     Populate { access: FaultAccess },
 }
@@ -71,6 +74,7 @@ impl Action {
             advice::DONTNEED_LOCKED => Action::Drop { locked: true },
             advice::POPULATE_READ => Action::Populate { access: FaultAccess::READ },
             advice::POPULATE_WRITE => Action::Populate { access: FaultAccess::WRITE },
+            advice::COLLAPSE => Action::Collapse,
             _ => return Err(SpaceError::Invalid),
         })
     }
@@ -85,7 +89,7 @@ impl Action {
         match self {
             Action::MayFree | Action::Drop { .. } => true,
             Action::Flags { set, .. } => set.intersects(VmaFlags::DONTCOPY | VmaFlags::WIPEONFORK),
-            Action::Nothing | Action::Reclaim { .. } | Action::Populate { .. } => false,
+            Action::Nothing | Action::Reclaim { .. } | Action::Collapse | Action::Populate { .. } => false,
         }
     }
 
@@ -108,7 +112,7 @@ impl Action {
                     || clear.intersects(VmaFlags::WIPEONFORK | VmaFlags::DONTDUMP)
                         && flags.contains(VmaFlags::DROPPABLE)
             }
-            Action::Nothing | Action::Populate { .. } => false,
+            Action::Nothing | Action::Collapse | Action::Populate { .. } => false,
         };
         if refused {
             return Err(SpaceError::Invalid);
@@ -139,6 +143,9 @@ impl<P: Platform> AddressSpace<'_, P> {
         if let Action::Populate { access } = action {
             let range = PageRange::new(addr, end).ok_or(SpaceError::NotMapped)?;
             return self.populate_with(range, access);
+        }
+        if matches!(action, Action::Collapse) {
+            return self.collapse(addr, end);
         }
         if action.leaves_vmas() {
             let state = self.mmap.read();

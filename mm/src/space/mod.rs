@@ -6,7 +6,7 @@
 //! | file | operation |
 //! |---|---|
 //! | `mmap.rs`, `munmap.rs`, `mprotect.rs`, `mremap/`, `brk.rs`, `madvise.rs`, `mlock.rs` | the system calls |
-//! | `fault.rs` | page faults |
+//! | `fault.rs`, `huge.rs` | page faults |
 //! | `populate.rs` | faulting in ahead, access from outside |
 //! | `fork.rs`, `stack.rs` | what fork and exec need |
 //! | `place.rs`, `layout.rs` | choosing addresses |
@@ -38,6 +38,7 @@ mod brk;
 mod error;
 mod fault;
 mod fork;
+mod huge;
 mod inspect;
 mod layout;
 mod lock;
@@ -236,6 +237,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         range: PageRange,
         flags: VmaFlags,
     ) -> Result<Ref<Vma>, SpaceError> {
+        self.core.tables.split_ends(self.mem, range);
         let plan = state.vmas.plan_modify(vma, range, flags, vma.name());
         if let Some(vma) = plan.commit_in_place(&mut state.vmas) {
             return Ok(vma);

@@ -6,7 +6,7 @@
 use super::AddressSpace;
 use crate::paging::{Entry, EntryFlags, TlbGather};
 use crate::reclaim::{Evictions, Urgency};
-use crate::{Event, FrameKind, PAGE_SIZE, PageRange, Pfn, Platform};
+use crate::{Event, Frame, FrameKind, PAGE_SIZE, PageRange, Pfn, Platform};
 
 /// Pages that are evicted between two looks at the page tables.
 const BATCH: usize = 32;
@@ -14,6 +14,7 @@ const BATCH: usize = 32;
 impl<P: Platform> AddressSpace<'_, P> {
     /// The pages of `range` have not been used lately: reclaim takes them first.
     pub(super) fn make_cold(&self, range: PageRange) {
+        self.core.tables.split_ends(self.mem, range);
         self.core.tables.visit_runs(self.mem, range, |run| {
             for (_, slot) in run.slots().filter(|(_, slot)| self.is_own(slot.get())) {
                 slot.update(|entry| entry.without(EntryFlags::ACCESSED));
@@ -23,6 +24,7 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Evicts the pages of `range`, as far as there is room in swap.
     pub(super) fn page_out(&self, range: PageRange) {
+        self.core.tables.split_all(self.mem, range);
         let mut evictions = Evictions::new(self.mem);
         let mut at = range.start();
         while let Some(part) = PageRange::new(at, range.end().min(at.saturating_add(BATCH * PAGE_SIZE)))
@@ -50,6 +52,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// The contents of the pages in `range` do not matter until they are written to:
     /// reclaim may drop them.
     pub(super) fn free_lazily(&self, range: PageRange) {
+        self.core.tables.split_all(self.mem, range);
         let mut gather = TlbGather::new(self.mem, &self.core.tables, Event::FlushReclaim);
         self.core.tables.visit_runs(self.mem, range, |run| {
             for (addr, slot) in run.slots() {
@@ -70,7 +73,7 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Whether an entry maps a private page that is mapped nowhere else.
     fn is_own(&self, entry: Entry) -> bool {
-        let record = || self.mem.frame(entry.pfn());
-        entry.is_counted() && record().kind() == FrameKind::Anon && record().mapcount() == 1
+        let is_own = |record: &Frame| record.kind() == FrameKind::Anon && record.mapcount() == 1;
+        entry.is_counted() && entry.pfns().all(|pfn| is_own(self.mem.frame(pfn)))
     }
 }

@@ -88,6 +88,20 @@ impl<P: Platform> AddressSpace<'_, P> {
         Ok(())
     }
 
+    /// Brings back what is in swap of `range`.
+    pub(super) fn populate_swapped(&self, range: PageRange) -> Result<(), FaultError> {
+        let is_swapped = |&page: &usize| self.core.tables.lookup(self.mem, page).is_some_and(|entry| !entry.maps_page());
+        self.mem.reclaiming(|| {
+            self.populate_parts(range, |vma, part| {
+                let mut pages = (part.start()..part.end()).step_by(PAGE_SIZE).filter(is_swapped);
+                pages.try_for_each(|page| match PageRange::from_len(page, PAGE_SIZE) {
+                    Some(page) => self.fault_in_range(vma, page, FaultAccess::READ),
+                    None => Ok(()),
+                })
+            })
+        })
+    }
+
     fn fault_in_range(&self, vma: Ref<Vma>, range: PageRange, access: FaultAccess) -> Result<(), FaultError> {
         let mut page = range.start();
         while page < range.end() {
@@ -178,9 +192,10 @@ impl<P: Platform> AddressSpace<'_, P> {
             // As the hardware does: the page's contents matter from now on.
             slot.update(|entry| entry.with(EntryFlags::DIRTY | EntryFlags::ACCESSED));
         }
+        let pfn = entry.pfn_for(page);
         if !entry.is_special() {
-            self.mem.get(entry.pfn());
+            self.mem.get(pfn);
         }
-        Some(entry.pfn())
+        Some(pfn)
     }
 }

@@ -8,10 +8,15 @@ use crate::paging::{Entry, Run, TlbGather};
 use crate::{PageRange, Pfn, Platform};
 
 impl<P: Platform> AddressSpace<'_, P> {
-    /// Empties every entry of `range`. The frames go when `gather` is done.
+    /// Empties every entry of `range`, which is a part of one VMA. The frames go when
+    /// `gather` is done.
     pub(super) fn zap(&self, range: PageRange, gather: &mut TlbGather<'_, P>) {
+        self.core.tables.split_ends(self.mem, range);
         let frames = self.mem.frames();
-        self.core.tables.visit_runs(self.mem, range, |run| self.zap_run(run, &frames, gather));
+        self.core.tables.visit_runs(self.mem, range, |run| match run.is_huge() {
+            false => self.zap_run(run, &frames, gather),
+            true => self.zap_huge(run, &frames, gather),
+        });
     }
 
     /// Not inlined, for the sake of its loop, which needs all registers.
@@ -33,6 +38,16 @@ impl<P: Platform> AddressSpace<'_, P> {
         gather.release_run(run.start(), run.end(), unmapped);
         self.core.resident.sub(ResidentKind::Anon, anon);
         self.core.resident.sub(ResidentKind::Object, all - anon);
+    }
+
+    #[cold]
+    fn zap_huge(&self, run: &Run<'_>, frames: &Frames<'_>, gather: &mut TlbGather<'_, P>) {
+        let pfns = self.core.tables.take_huge(self.mem, run).pfns();
+        for pfn in pfns.clone() {
+            frames.get(pfn).dec_mapcount();
+        }
+        self.core.resident.sub(ResidentKind::Anon, pfns.clone().count());
+        gather.release_run(run.start(), run.end(), pfns);
     }
 }
 

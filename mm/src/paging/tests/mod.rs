@@ -4,10 +4,10 @@
 mod entry;
 mod free;
 mod gather;
+mod huge;
 mod moves;
 mod parallel;
 mod pcid;
-mod split;
 mod walk;
 
 use std::sync::atomic::Ordering;
@@ -73,16 +73,7 @@ impl Machine {
 
     /// Unmaps everything and checks that nothing is lost.
     fn finish(&self, tables: PageTables) {
-        let mut gather = TlbGather::new(&self.mem, &tables, Event::FlushUnmap);
-        let all = range(0, crate::TASK_SIZE);
-        tables.visit(&self.mem, all, |addr, slot| {
-            let entry = slot.take();
-            gather.changed_range(addr, addr + slot.size());
-            if entry.maps_page() {
-                gather.release(entry.pfn());
-            }
-        });
-        drop(gather);
+        self.unmap_all(&tables, range(0, crate::TASK_SIZE));
         tables.deactivate(0);
         tables.deactivate(1);
         tables.destroy(&self.mem);

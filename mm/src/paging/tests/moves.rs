@@ -284,6 +284,7 @@ fn a_huge_leaf_moves_as_one() {
     check_move(&m, &tables, &mv, BASE, TO + 5 * PMD_SIZE, 2 * PMD_SIZE);
     let moved = tables.lookup(&m.mem, TO + 6 * PMD_SIZE).unwrap();
     assert!(moved.is_huge() && moved.pfn() == block);
+    tables.verify(&m.mem, |_| {});
     m.finish(tables);
 }
 
@@ -308,7 +309,6 @@ fn a_huge_leaf_that_does_not_fit_is_split_and_moves_by_ptes() {
     assert_eq!(m.read(&tables, 0, BASE), Some(0));
     assert_eq!(m.read(&tables, 0, BASE + 9 * PAGE_SIZE), Some(9));
     run(&m, &tables, &mv.reversed().unwrap());
-    m.unmap_split(&tables, range(BASE, PMD_SIZE));
     m.finish(tables);
 }
 
@@ -565,19 +565,13 @@ fn a_move_may_be_prepared_while_the_destination_is_mapped() {
         m.map_sparsely(&tables, BASE, len);
         let before = contents(&m, &tables, range(BASE, len));
         // A huge page among it, where tables will be needed.
-        let block = m.map_huge(&tables, TO + PMD_SIZE);
-        let small = m.map(&tables, TO + PAGE_SIZE, 9);
+        m.map_huge(&tables, TO + PMD_SIZE);
+        m.map(&tables, TO + PAGE_SIZE, 9);
         let mv = a_move(BASE, new, len).with_room(ALL, (BASE + PUD_SIZE, TASK_SIZE));
         tables.move_prepare(&m.mem, &mv).unwrap();
         assert_eq!(m.read(&tables, 0, TO + PMD_SIZE + 5 * PAGE_SIZE), Some(5));
         assert_eq!(m.read(&tables, 0, TO + PAGE_SIZE), Some(9));
-        let there = range(TO, 3 * PMD_SIZE);
-        tables.visit(&m.mem, there, |_, slot| {
-            slot.take();
-        });
-        tables.flush(&m.mem, there.start(), there.end(), Event::FlushUnmap);
-        m.mem.put(small);
-        m.mem.put(block);
+        m.unmap_all(&tables, range(TO, 3 * PMD_SIZE));
         tables.move_commit(&m.mem, &mv);
         assert_eq!(contents(&m, &tables, range(new, len)), before);
         assert_eq!(tables.leaves(&m.mem, range(BASE, len)), []);

@@ -102,9 +102,9 @@ fn a_visit_never_takes_the_table_of_a_split_for_a_leaf() {
                 tables.visit(&m.mem, span, |_, slot| bytes += slot.size());
                 assert_eq!(bytes, PMD_SIZE);
             });
-            tables.split(&m.mem, BASE).unwrap();
+            tables.split(&m.mem, BASE);
         });
-        m.unmap_split(&tables, span);
+        m.unmap_all(&tables, span);
         let mut gather = TlbGather::new(&m.mem, &tables, Event::FlushUnmap);
         tables.free_tables(&m.mem, span, 0, crate::TASK_SIZE, &mut gather);
         drop(gather);
@@ -113,8 +113,8 @@ fn a_visit_never_takes_the_table_of_a_split_for_a_leaf() {
 }
 
 /// Has a thread wait for the lock of what maps [`BASE`], puts `instead` into
-/// the PMD entry meanwhile, and returns the level of what the thread locked.
-fn lock_while_replaced(m: &Machine, tables: &PageTables, held: Level, instead: Entry) -> Level {
+/// the PMD entry meanwhile, and returns how many bytes what the thread locked maps.
+fn lock_while_replaced(m: &Machine, tables: &PageTables, held: Level, instead: Entry) -> usize {
     let pmd = tables.make(&m.mem, BASE, Level::Pmd).unwrap().table;
     let waited_for = match held {
         Level::Pte => tables.make(&m.mem, BASE, Level::Pte).unwrap().table,
@@ -125,7 +125,7 @@ fn lock_while_replaced(m: &Machine, tables: &PageTables, held: Level, instead: E
         let waiter = scope.spawn(|| {
             let guard = tables.lock_pte(&m.mem, BASE).unwrap();
             guard.set(Entry(2));
-            guard.level()
+            guard.size()
         });
         std::thread::sleep(std::time::Duration::from_millis(50));
         pmd.slot(BASE).set(instead);
@@ -143,8 +143,8 @@ fn who_waited_for_a_table_that_was_moved_away_walks_again() {
     let (first, other) = (first.pfn(), other.pfn());
     let pmd = tables.make(&m.mem, BASE, Level::Pmd).unwrap().table;
     pmd.slot(BASE + PMD_SIZE).set(Entry::EMPTY);
-    let level = lock_while_replaced(&m, &tables, Level::Pte, Entry::table(other));
-    assert_eq!(level, Level::Pte);
+    let size = lock_while_replaced(&m, &tables, Level::Pte, Entry::table(other));
+    assert_eq!(size, PAGE_SIZE);
     pmd.slot(BASE + PMD_SIZE).set(Entry::table(first));
     assert_eq!(tables.lookup(&m.mem, BASE), Some(Entry(2)));
     assert_eq!(tables.lookup(&m.mem, BASE + PMD_SIZE), None);
@@ -155,12 +155,12 @@ fn who_waited_for_a_table_that_was_moved_away_walks_again() {
 fn who_waited_for_a_huge_leaf_that_was_split_walks_again() {
     let m = Machine::new();
     let tables = m.tables();
-    let block = m.map_huge(&tables, BASE);
-    let page = m.mem.alloc_zeroed(FrameKind::Table).unwrap().into_raw();
-    let level = lock_while_replaced(&m, &tables, Level::Pmd, Entry::table(page));
-    tables.tables.fetch_add(1, Ordering::Relaxed);
-    assert_eq!(level, Level::Pte);
+    let first = m.map_huge(&tables, BASE);
+    let spare = tables.make(&m.mem, BASE, Level::Pmd).unwrap().table.take_spare(&m.mem).unwrap();
+    tables.huge.fetch_sub(1, Ordering::Relaxed);
+    let size = lock_while_replaced(&m, &tables, Level::Pmd, Entry::table(spare.into_raw()));
+    assert_eq!(size, PAGE_SIZE);
     assert_eq!(tables.lookup(&m.mem, BASE), Some(Entry(2)));
-    m.mem.put(block);
+    (0..ENTRIES).for_each(|i| m.mem.put(Pfn(first.0 + i)));
     m.finish(tables);
 }

@@ -221,6 +221,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             let source = checked_range(piece.addr, piece.old_len)?;
             if piece.must_relocate() {
                 state.vmas.lock_vma(vma);
+                self.core.tables.split_ends(self.mem, source);
             }
             if self.refuses_relocation(vma, source, &piece) {
                 return Err(SpaceError::BadAddress);

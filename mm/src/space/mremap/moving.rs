@@ -46,6 +46,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         // Where pages are looked at, and where tables are about to be exchanged or given
         // up again, no fault may be.
         state.vmas.lock_vma(vma);
+        self.core.tables.split_ends(self.mem, mv.source);
         mv.relocation = self.plan_relocation(state, vma, mv.source, &self.new_mapping(vma, &mv), mv.tail, remap)?;
         let added = if mv.keep_source { pages } else { pages - moved };
         let charge = Charge::new(self.mem, if flags.contains(VmaFlags::ACCOUNT) { added } else { 0 })?;

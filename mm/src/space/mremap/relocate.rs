@@ -22,7 +22,7 @@
 //! new anon_vma held, so whoever walks from a page finds it at one of its two addresses.
 
 use super::Remap;
-use crate::frame::Frames;
+use crate::frame::{Frame, Frames};
 use crate::paging::{Entry, Run};
 use crate::rmap;
 use crate::slab::Ref;
@@ -134,23 +134,33 @@ impl<P: Platform> AddressSpace<'_, P> {
 /// the sake of its loop, which needs all registers.
 #[inline(never)]
 fn has_shared_page(run: &Run<'_>, frames: &Frames<'_>) -> bool {
-    run.entries().any(|entry| entry.counted_pfn().is_some_and(|pfn| frames.get(pfn).mapcount() > 1))
+    let is_shared = |pfn| frames.get(pfn).mapcount() > 1;
+    if run.is_huge() {
+        return run.entries().flat_map(Entry::pfns).any(is_shared);
+    }
+    run.entries().any(|entry| entry.counted_pfn().is_some_and(is_shared))
 }
 
 /// Gives the pages that `run` maps this mapping, and indices from `first` on; returns
 /// how many there are. Not inlined, as above.
 #[inline(never)]
 fn put_pages(run: &Run<'_>, frames: &Frames<'_>, mapping: usize, first: usize) -> usize {
+    if run.is_huge() {
+        let pages = run.entries().flat_map(Entry::pfns).enumerate();
+        return pages.map(|(i, pfn)| put_page(frames.get(pfn), mapping, first.wrapping_add(i))).count();
+    }
     let mut others = 0;
     run.entries().enumerate().for_each(|(i, entry)| match entry.counted_pfn() {
-        Some(pfn) => {
-            let frame = frames.get(pfn);
-            frame.set_mapping(mapping);
-            frame.set_index(first.wrapping_add(i));
-        }
+        Some(pfn) => put_page(frames.get(pfn), mapping, first.wrapping_add(i)),
         None => others += 1,
     });
     run.len() - others
+}
+
+#[inline(always)]
+fn put_page(frame: &Frame, mapping: usize, index: usize) {
+    frame.set_mapping(mapping);
+    frame.set_index(index);
 }
 
 fn is_private_anonymous(vma: Ref<Vma>) -> bool {

@@ -8,8 +8,8 @@ use crate::{AddressSpace, FrameKind, VmaFlags};
 /// What a program, `/proc` and the reverse mapping could tell apart.
 ///
 /// Not part of it: memory of the crate's own that stays allocated for later
-/// (arenas keep theirs, and so do page tables where something is mapped), and
-/// whether an entry was used or written through.
+/// (arenas keep theirs, and so do page tables where something is mapped), whether a
+/// page is a part of a huge one, and whether an entry was used or written through.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Snapshot {
     pub vmas: Vec<VmaState>,
@@ -54,14 +54,16 @@ impl Snapshot {
         let mut pages = Vec::new();
         space.core.tables.verify(mem, |visit| {
             let Visit::Leaf { addr, entry, .. } = visit else { return };
-            let record = mem.frame(entry.pfn());
-            pages.push(PageState {
-                addr,
-                entry: entry.without(EntryFlags::ACCESSED | EntryFlags::DIRTY),
-                mapping: record.mapping(),
-                index: record.index(),
-                contents: sum(mem.page_ptr(entry.pfn())),
-            });
+            for (i, pfn) in entry.pfns().enumerate() {
+                let (addr, record) = (addr + i * PAGE, mem.frame(pfn));
+                pages.push(PageState {
+                    addr,
+                    entry: entry.pte_for(addr).without(EntryFlags::ACCESSED | EntryFlags::DIRTY),
+                    mapping: record.mapping(),
+                    index: record.index(),
+                    contents: sum(mem.page_ptr(pfn)),
+                });
+            }
         });
         let stats = space.stats();
         let counters = vec![

@@ -6,7 +6,7 @@ use crate::paging::Visit;
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;
 use crate::vma::Vma;
-use crate::{AddressSpace, FrameKind, Pfn, Platform, VmaFlags};
+use crate::{AddressSpace, FrameKind, PAGE_SIZE, Pfn, Platform, VmaFlags};
 
 /// Where a page is mapped: address space and address.
 type Place = (usize, usize);
@@ -41,8 +41,9 @@ pub fn verify_all<P: Platform>(spaces: &[&AddressSpace<'_, P>]) {
                 *swapped.entry(entry.swap_slot().unwrap_or(0)).or_default() += 1;
             }
             Visit::Leaf { addr, entry, .. } if !entry.is_special() => {
-                let place = (space.id(), addr);
-                places.entry(entry.pfn()).or_default().push(place);
+                for (i, pfn) in entry.pfns().enumerate() {
+                    places.entry(pfn).or_default().push((space.id(), addr + i * PAGE_SIZE));
+                }
             }
             Visit::Leaf { .. } => {}
         });
@@ -73,7 +74,8 @@ pub fn verify_all<P: Platform>(spaces: &[&AddressSpace<'_, P>]) {
     }
     let mapped_and_cached = places.keys().filter(|&&pfn| mem.frame(pfn).is_in_swap_cache()).count();
     assert_eq!(mem.count_frames(FrameKind::Anon), anon + swap.cached - mapped_and_cached, "private pages lost");
-    assert_eq!(mem.count_frames(FrameKind::Table), tables.len(), "page tables lost");
+    let spare: usize = spaces.iter().map(|space| space.core.tables.huge_leaves()).sum();
+    assert_eq!(mem.count_frames(FrameKind::Table), tables.len() + spare, "page tables lost");
     let charged = |vma: &&Ref<Vma>| vma.flags().contains(VmaFlags::ACCOUNT);
     let committed: usize = vmas.iter().filter(charged).map(|vma| vma.pages()).sum();
     assert_eq!(mem.committed(), committed, "commit charge");
@@ -100,7 +102,7 @@ pub fn find_mappings<P: Platform>(spaces: &[&AddressSpace<'_, P>], pfn: Pfn) -> 
         // While the VMA is chained its page tables stay: who frees them unchains it first.
         if let Some(which) = spaces.iter().position(|space| space.id() == vma.space()) {
             let entry = spaces[which].core.tables.lookup(mem, addr);
-            if entry.is_some_and(|entry| entry.is_counted() && entry.pfn() == pfn) {
+            if entry.is_some_and(|entry| entry.is_counted() && entry.pfn_for(addr) == pfn) {
                 found.push((which, addr));
             }
         }

@@ -17,11 +17,11 @@ pub use machine::{find_mappings, verify_all};
 use super::account::{Resident, ResidentKind, Totals};
 use super::fault::page_protection;
 use super::{AddressSpace, State};
-use crate::paging::{Entry, EntryFlags, Level, Visit};
+use crate::paging::{Entry, EntryFlags, Visit};
 use crate::rmap::AnonVma;
 use crate::slab::Ref;
 use crate::vma::Vma;
-use crate::{Frame, FrameKind, Platform, TASK_SIZE, VmaFlags};
+use crate::{Frame, FrameKind, PAGE_SIZE, Platform, TASK_SIZE, VmaFlags};
 
 /// What relatives by fork, who may have the same pages, do meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,11 +68,10 @@ impl<P: Platform> AddressSpace<'_, P> {
                 let needed = state.vmas.find(start).is_some_and(|vma| vma.start() < end);
                 assert!(needed, "{pfn:?}: a page table for {start:#x}..{end:#x}, where nothing is mapped");
             }
-            Visit::Leaf { addr, level, entry } => {
+            Visit::Leaf { addr, entry, .. } => {
                 let swapped = entry.swap_slot();
                 let moving = entry.migrating().is_some() && relatives == Relatives::Busy;
-                let known = entry.maps_page() || swapped.is_some() || moving;
-                assert!(level == Level::Pte && known, "{entry:?} at {addr:#x}");
+                assert!(entry.maps_page() || swapped.is_some() || moving, "{entry:?} at {addr:#x}");
                 let vma = state.vmas.lookup(addr);
                 let Some(vma) = vma else {
                     panic!("a page at {addr:#x}, where nothing is mapped");
@@ -80,10 +79,18 @@ impl<P: Platform> AddressSpace<'_, P> {
                 if let Some(slot) = swapped {
                     self.verify_swapped(vma, addr, slot);
                     resident.add(ResidentKind::Swapped, 1);
-                } else if moving {
+                    return;
+                }
+                if moving {
                     resident.add(ResidentKind::Anon, 1);
-                } else if let Some(kind) = self.verify_page(vma, addr, entry, relatives) {
-                    resident.add(kind, 1);
+                    return;
+                }
+                let pages = entry.pfns().count();
+                assert!(addr + pages * PAGE_SIZE <= vma.end(), "a huge page at {addr:#x} reaches beyond {vma:?}");
+                for addr in (addr..).step_by(PAGE_SIZE).take(pages) {
+                    if let Some(kind) = self.verify_page(vma, addr, entry.pte_for(addr), relatives) {
+                        resident.add(kind, 1);
+                    }
                 }
             }
         });
@@ -123,8 +130,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     fn verify_page(&self, vma: Ref<Vma>, addr: usize, entry: Entry, relatives: Relatives) -> Option<ResidentKind> {
         let flags = vma.flags();
         let shared = flags.contains(VmaFlags::MAY_SHARE);
-        let fixed =
-            EntryFlags::PRESENT | EntryFlags::PROT_NONE | EntryFlags::USER | EntryFlags::NO_EXEC | EntryFlags::HUGE;
+        let fixed = EntryFlags::PRESENT | EntryFlags::PROT_NONE | EntryFlags::USER | EntryFlags::NO_EXEC;
         assert_eq!(entry.flags() & fixed, page_protection(flags), "protection of the page at {addr:#x} in {vma:?}");
         assert!(
             !entry.is_writable() || flags.contains(VmaFlags::WRITE),

@@ -32,7 +32,7 @@ use super::{BASE, PAGE};
 use crate::sim::{self, SimPlatform};
 use crate::space::verify_all;
 use crate::{
-    AddressSpace, Errno, FrameKind, Limits, MappedFile, Memory, MmapRequest, ObjectRef, PMD_SIZE, PUD_SIZE, VmaFlags,
+    AddressSpace, Errno, FrameKind, HugePages, Limits, MappedFile, Memory, MmapRequest, ObjectRef, PMD_SIZE, PUD_SIZE, VmaFlags,
 };
 
 /// Operations that a run of the tests does, about.
@@ -53,14 +53,15 @@ const FILE_PAGES: usize = 24;
 const HEAP: usize = BASE + (64 << 20);
 /// Parts of the address space where things happen, 32 pages each: one that is
 /// nothing special, then some around boundaries of page tables, congruent to
-/// each other; the heap.
-const WINDOWS: [usize; 6] = [
+/// each other; the heap; where 2 MiB begin, and huge pages fit.
+const WINDOWS: [usize; 7] = [
     BASE,
     PUD_SIZE - 16 * PAGE,
     PUD_SIZE + 3 * PMD_SIZE - 16 * PAGE,
     (1 << 39) - 16 * PAGE,
     (1 << 39) + PUD_SIZE + PMD_SIZE - 16 * PAGE,
     HEAP,
+    8 * PUD_SIZE,
 ];
 
 /// All processes and files of a machine.
@@ -120,6 +121,7 @@ impl<'m> World<'m> {
                     process.migrate(part);
                 }
             }
+            Op::HugePages(mode) => self.mem.sysctl().set_huge_pages(mode),
             Op::WriteFile(file, page) => {
                 let value = self.fresh_value();
                 let offset = (page * PAGE) as u64;
@@ -128,6 +130,7 @@ impl<'m> World<'m> {
             }
             _ => self.call(op),
         }
+        self.processes.iter_mut().flatten().for_each(Process::settle_huge);
         // The others change with this one only by mistake; a look now and
         // then finds that as well. This one comes last, and runs then.
         let others = (1..MAX_PROCESSES).filter(|_| self.next_value.is_multiple_of(4));
@@ -386,7 +389,19 @@ impl<'m> World<'m> {
                 process.execute(machine, resolve(at));
                 (Ok(0), Ok(0))
             }
-            Op::Fork | Op::Exit | Op::Switch(_) | Op::WriteFile(..) | Op::Reclaim(_) | Op::Migrate(_) => (Ok(0), Ok(0)),
+            Op::Collapse(at, len) => {
+                let addr = resolve(at);
+                let call = || nothing(space.madvise(addr, len.bytes(), 25));
+                let found = process.attempt(true, Snapshot::seen_by_a_program, call);
+                if found.is_ok() {
+                    process.assert_huge(addr, len.bytes().next_multiple_of(PAGE));
+                }
+                // Nothing that a program sees depends on whether it was done.
+                let refused = [Err(Errno::EINVAL), Err(Errno::EAGAIN), Err(Errno::ENOMEM)].contains(&found);
+                (if refused { found } else { Ok(0) }, found)
+            }
+            Op::Fork | Op::Exit | Op::Switch(_) | Op::WriteFile(..) | Op::Reclaim(_) => (Ok(0), Ok(0)),
+            Op::Migrate(_) | Op::HugePages(_) => (Ok(0), Ok(0)),
         };
         assert_eq!(found, expected, "{op:?}");
         process.assert_resident(machine, resident);
@@ -426,6 +441,7 @@ fn run(ops: &[Op], failing: bool) {
         mem.sysctl().set_randomize_va_space(0);
         mem
     });
+    mem.sysctl().set_huge_pages(HugePages::Madvise);
     let used = || mem.total_frames() - mem.free_frames() - mem.count_frames(FrameKind::Slab);
     let before = (used(), 0, 0);
     let left = || (used(), mem.swap_stats().used, mem.platform().swap().stored());

@@ -5,6 +5,7 @@ use std::ops::Range;
 use proptest::prelude::*;
 
 use super::{FILE_PAGES, MAX_PROCESSES, WINDOWS};
+use crate::HugePages;
 use crate::space::tests::PAGE;
 
 /// Where an operation takes place.
@@ -78,6 +79,10 @@ pub enum Op {
     Reclaim(usize),
     /// Of one in so many of the process's pages, to other frames.
     Migrate(usize),
+    /// `MADV_COLLAPSE`.
+    Collapse(Place, Len),
+    /// Where faults make huge pages.
+    HugePages(HugePages),
     Fork,
     Exit,
     Switch(usize),
@@ -97,7 +102,7 @@ fn len() -> impl Strategy<Value = Len> {
         1 => Just(0usize),
         30 => 1..12usize,
         10 => 12..40usize,
-        1 => prop_oneof![Just(512), Just(513), Just(1024), 500..530usize],
+        2 => prop_oneof![Just(512), Just(513), Just(1024), 500..530usize],
     ];
     let slack = prop_oneof![6 => Just(0usize), 1 => Just(1), 1 => Just(PAGE - 1)];
     (pages, slack).prop_map(|(pages, slack)| Len(pages, slack))
@@ -143,7 +148,8 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => Just(24),
         3 => prop_oneof![Just(8usize), Just(20), Just(21)],
         2 => 22..24usize,
-        4 => 0..26usize,
+        2 => Just(14),
+        4 => prop_oneof![0..25usize, Just(26)],
     ];
     let limit = prop_oneof![2 => Just(u64::MAX), 1 => 0..400u64, 1 => 0..40u64];
     prop_oneof![
@@ -171,6 +177,10 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => place().prop_map(Op::Execute),
         5 => prop_oneof![1..8usize, 8..64usize, Just(10_000)].prop_map(Op::Reclaim),
         4 => (1..4usize).prop_map(Op::Migrate),
+        2 => (place(), prop_oneof![Just(Len(512, 0)), Just(Len(1024, 0)), len()])
+            .prop_map(|(at, len)| Op::Collapse(at, len)),
+        1 => prop_oneof![Just(HugePages::Always), Just(HugePages::Madvise), Just(HugePages::Never)]
+            .prop_map(Op::HugePages),
         1 => (0..2usize, 0..FILE_PAGES).prop_map(|(file, page)| Op::WriteFile(file, page)),
         4 => Just(Op::Fork),
         2 => Just(Op::Exit),

@@ -9,7 +9,7 @@ use crate::sim::{Access, PageFault, SimPlatform};
 use crate::space::tests::PAGE;
 use crate::space::tests::model::{self, Area, Machine};
 use crate::space::tests::snapshot::Snapshot;
-use crate::{AddressSpace, Errno, FaultAccess, FaultError, MmapRequest, PageRange, Platform, VmaFlags};
+use crate::{AddressSpace, Errno, FaultAccess, FaultError, MmapRequest, PMD_SIZE, PageRange, Platform, VmaFlags};
 
 /// The CPU on which processes read.
 const READER: usize = 0;
@@ -109,6 +109,27 @@ impl<'m> Process<'m> {
             mem.fail_nth_allocation(nth);
             assert_eq!(mem.migrate(pfn).is_err(), nth != 0);
             mem.fail_nth_allocation(0);
+        }
+    }
+
+    /// What is in a huge page has a page of its own, of zeroes if it was never written to.
+    pub fn settle_huge(&mut self) {
+        let mem = self.space.memory();
+        for (&at, page) in self.model.pages.iter_mut().filter(|(_, page)| page.private.is_none()) {
+            if self.space.core.tables.lookup(mem, at * PAGE).is_some_and(|entry| entry.is_huge()) {
+                page.private = Some(0);
+            }
+        }
+    }
+
+    /// All that there is of aligned 2 MiB in `addr..addr + len` is in huge pages.
+    pub fn assert_huge(&self, addr: usize, len: usize) {
+        let mem = self.space.memory();
+        for start in (addr.next_multiple_of(PMD_SIZE)..addr + len).step_by(PMD_SIZE) {
+            if start + PMD_SIZE <= addr + len {
+                let entry = self.space.core.tables.lookup(mem, start);
+                assert!(entry.is_some_and(|entry| entry.is_huge()), "{entry:?} at {start:#x} is not huge");
+            }
         }
     }
 
