@@ -14,11 +14,11 @@
 
 use core::sync::atomic::Ordering;
 
+use super::PageTables;
 use super::entry::{Entry, EntryFlags};
 use super::table::{Child, ENTRIES, Level, Slot, Table};
 use super::visit::Run;
 use super::walk::{Found, FoundPte, Place};
-use super::PageTables;
 use crate::{Event, Memory, OutOfMemory, OwnedFrame, PMD_SIZE, PageRange, Pfn, Platform};
 
 /// Log 2 of the number of frames that a huge leaf maps.

@@ -13,8 +13,8 @@
 use super::account::ResidentKind;
 use super::fault::{Outcome, WRITTEN, page_protection};
 use super::{AddressSpace, FaultError, SpaceError, State};
-use crate::frame::{clear_page, copy_page};
 use crate::HugePages;
+use crate::frame::{clear_page, copy_page};
 use crate::paging::{Entry, EntryFlags, HUGE_ORDER, Run};
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;

@@ -90,7 +90,8 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Brings back what is in swap of `range`.
     pub(super) fn populate_swapped(&self, range: PageRange) -> Result<(), FaultError> {
-        let is_swapped = |&page: &usize| self.core.tables.lookup(self.mem, page).is_some_and(|entry| !entry.maps_page());
+        let is_swapped =
+            |&page: &usize| self.core.tables.lookup(self.mem, page).is_some_and(|entry| !entry.maps_page());
         self.mem.reclaiming(|| {
             self.populate_parts(range, |vma, part| {
                 let mut pages = (part.start()..part.end()).step_by(PAGE_SIZE).filter(is_swapped);

@@ -24,7 +24,11 @@ impl Machine {
                 true => vec![tables.take_huge(&self.mem, run)],
                 false => run.slots().map(|(_, slot)| slot.take()).collect(),
             };
-            entries.iter().filter(|entry| entry.maps_page()).flat_map(|entry| entry.pfns()).for_each(|pfn| gather.release(pfn));
+            entries
+                .iter()
+                .filter(|entry| entry.maps_page())
+                .flat_map(|entry| entry.pfns())
+                .for_each(|pfn| gather.release(pfn));
         });
     }
 }

@@ -37,6 +37,8 @@ struct Scenario {
 }
 
 const FAR: usize = BASE + (1 << 30);
+const HUGEPAGE: usize = 14;
+const COLLAPSE: usize = 25;
 const HERE_OR_ELSEWHERE: usize = MAYMOVE | MREMAP_FIXED;
 
 fn done<T>(result: Result<T, SpaceError>) -> Failure {
@@ -68,6 +70,12 @@ fn in_a_forked_child(p: &Process<'_>) {
     // The parent goes on with what is shared with a child that is gone again.
     drop(p.fork().unwrap());
     p.write(BASE + 9 * PAGE, 200).unwrap();
+}
+
+fn a_huge_page(p: &Process<'_>) {
+    p.map_at(FAR, 512);
+    p.fill(FAR, 512);
+    p.space.madvise(FAR, 512 * PAGE, COLLAPSE).unwrap();
 }
 
 fn unwritten(p: &Process<'_>) {
@@ -417,6 +425,42 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "brk that shrinks", leaves: Leaves::Nothing, prepare: heap, operation: |p| grown(p, BASE + PAGE) },
     Scenario {
+        name: "a write to memory that is to be huge",
+        leaves: Leaves::NothingVisible,
+        prepare: |p| {
+            p.map_at(FAR, 512);
+            p.space.madvise(FAR, 512 * PAGE, HUGEPAGE).unwrap();
+        },
+        operation: |p| p.write(FAR, 1).map_err(SpaceError::from),
+    },
+    Scenario {
+        name: "fork of a huge page",
+        leaves: Leaves::NothingVisible,
+        prepare: a_huge_page,
+        operation: |p| done(p.fork()),
+    },
+    Scenario {
+        name: "munmap of a part of a huge page",
+        leaves: Leaves::Nothing,
+        prepare: a_huge_page,
+        operation: |p| p.space.munmap(FAR + 5 * PAGE, 6 * PAGE),
+    },
+    Scenario {
+        name: "mremap of a huge page to where it does not fit",
+        leaves: Leaves::Nothing,
+        prepare: a_huge_page,
+        operation: |p| done(p.space.mremap(FAR, 512 * PAGE, 512 * PAGE, HERE_OR_ELSEWHERE, 2 * FAR + PAGE)),
+    },
+    Scenario {
+        name: "pages that become a huge one",
+        leaves: Leaves::NothingVisible,
+        prepare: |p| {
+            p.map_at(FAR, 512);
+            p.fill(FAR + 3 * PAGE, 9);
+        },
+        operation: |p| p.space.madvise(FAR, 512 * PAGE, COLLAPSE),
+    },
+    Scenario {
         name: "fork",
         leaves: Leaves::NothingVisible,
         prepare: |p| {
@@ -562,8 +606,8 @@ fn an_operation_that_fails_leaves_everything_as_it_was() {
 }
 
 /// Files with calls that nothing can make allocate: growth in place has all it
-/// needs in the mapping that grows, and no mapping has huge leaves yet.
-const NEVER_REACHED: &[&str] = &["mm/src/space/mremap/mod.rs", "mm/src/paging/split.rs"];
+/// needs in the mapping that grows.
+const NEVER_REACHED: &[&str] = &["mm/src/space/mremap/mod.rs"];
 
 /// Calls in the source, tests aside, that allocate.
 fn sites_in_the_source() -> BTreeSet<(String, u32)> {
@@ -572,6 +616,8 @@ fn sites_in_the_source() -> BTreeSet<(String, u32)> {
     const CALLS: &[&str] = &[
         "mem.alloc(",
         "mem.alloc_zeroed(",
+        "mem.alloc_table(",
+        "mem.alloc_singly(",
         "memory.alloc(",
         "memory.alloc_zeroed(",
         ".alloc(memory)",

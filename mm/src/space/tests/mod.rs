@@ -7,6 +7,7 @@
 mod basics;
 mod events;
 mod found;
+mod huge;
 mod injection;
 mod linux_layout;
 mod linux_merge;
@@ -105,13 +106,13 @@ impl<'m> Process<'m> {
     /// Writes a different byte to each page.
     pub fn fill(&self, addr: usize, pages: usize) {
         for page in 0..pages {
-            self.write(addr + page * PAGE, page as u8 + 1).unwrap();
+            self.write(addr + page * PAGE, (page as u8).wrapping_add(1)).unwrap();
         }
     }
 
     pub fn assert_filled(&self, addr: usize, pages: usize) {
         for page in 0..pages {
-            assert_eq!(self.read(addr + page * PAGE), Ok(page as u8 + 1), "page {page}");
+            assert_eq!(self.read(addr + page * PAGE), Ok((page as u8).wrapping_add(1)), "page {page}");
         }
     }
 

@@ -32,7 +32,8 @@ use super::{BASE, PAGE};
 use crate::sim::{self, SimPlatform};
 use crate::space::verify_all;
 use crate::{
-    AddressSpace, Errno, FrameKind, HugePages, Limits, MappedFile, Memory, MmapRequest, ObjectRef, PMD_SIZE, PUD_SIZE, VmaFlags,
+    AddressSpace, Errno, FrameKind, HugePages, Limits, MappedFile, Memory, MmapRequest, ObjectRef, PMD_SIZE, PUD_SIZE,
+    VmaFlags,
 };
 
 /// Operations that a run of the tests does, about.
@@ -63,6 +64,9 @@ const WINDOWS: [usize; 7] = [
     HEAP,
     8 * PUD_SIZE,
 ];
+
+/// That of them where huge pages fit.
+const HUGE_WINDOW: usize = 6;
 
 /// All processes and files of a machine.
 struct World<'m> {
@@ -441,7 +445,8 @@ fn run(ops: &[Op], failing: bool) {
         mem.sysctl().set_randomize_va_space(0);
         mem
     });
-    mem.sysctl().set_huge_pages(HugePages::Madvise);
+    // Without huge pages by fault there is more to collapse.
+    mem.sysctl().set_huge_pages(if ops.len() % 3 == 0 { HugePages::Always } else { HugePages::Madvise });
     let used = || mem.total_frames() - mem.free_frames() - mem.count_frames(FrameKind::Slab);
     let before = (used(), 0, 0);
     let left = || (used(), mem.swap_stats().used, mem.platform().swap().stored());

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 
-use super::{FILE_PAGES, MAX_PROCESSES, WINDOWS};
+use super::{FILE_PAGES, HUGE_WINDOW, MAX_PROCESSES, WINDOWS};
 use crate::HugePages;
 use crate::space::tests::PAGE;
 
@@ -92,9 +92,16 @@ fn place() -> impl Strategy<Value = Place> {
     prop_oneof![
         3 => (0..WINDOWS.len(), 0..32usize).prop_map(|(window, page)| Place::Window(window, page)),
         1 => (0..WINDOWS.len()).prop_map(|window| Place::Window(window, 0)),
+        1 => huge_place(),
         4 => (any::<usize>(), 0..4isize).prop_map(|(vma, page)| Place::Vma(vma, page)),
         2 => (any::<usize>(), -6..0isize).prop_map(|(vma, page)| Place::Vma(vma, page)),
     ]
+}
+
+/// Where huge pages are, most often at the start of one.
+fn huge_place() -> impl Strategy<Value = Place> {
+    let page = prop_oneof![3 => Just(0usize), 1 => Just(512), 1 => 0..1536usize];
+    page.prop_map(|page| Place::Window(HUGE_WINDOW, page))
 }
 
 fn len() -> impl Strategy<Value = Len> {
@@ -155,6 +162,22 @@ pub fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         16 => (place(), len(), prot(), kind(), how(), map_flags())
             .prop_map(|(at, len, prot, kind, how, flags)| Op::Mmap { at, len, prot, kind, how, flags }),
+        1 => (huge_place(), (1..3usize).prop_map(|n| Len(512 * n, 0))).prop_map(|(at, len)| Op::Mmap {
+            at,
+            len,
+            prot: 3,
+            kind: Kind::Private,
+            how: How::Fixed,
+            flags: 0,
+        }),
+        1 => (huge_place(), huge_place(), mremap_flags(3..4)).prop_map(|(at, to, flags)| Op::Mremap {
+            at,
+            old: Len(512, 0),
+            new: Len(512, 0),
+            flags,
+            to,
+        }),
+        2 => (huge_place(), 1..12usize).prop_map(|(at, pages)| Op::Write(at, pages)),
         7 => (place(), len()).prop_map(|(at, len)| Op::Munmap(at, len)),
         9 => (place(), len(), prot()).prop_map(|(at, len, prot)| Op::Mprotect(at, len, prot)),
         // Equal lengths, which is what most flags ask for.
@@ -177,7 +200,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => place().prop_map(Op::Execute),
         5 => prop_oneof![1..8usize, 8..64usize, Just(10_000)].prop_map(Op::Reclaim),
         4 => (1..4usize).prop_map(Op::Migrate),
-        2 => (place(), prop_oneof![Just(Len(512, 0)), Just(Len(1024, 0)), len()])
+        4 => (prop_oneof![huge_place(), place()], prop_oneof![Just(Len(512, 0)), Just(Len(1024, 0)), len()])
             .prop_map(|(at, len)| Op::Collapse(at, len)),
         1 => prop_oneof![Just(HugePages::Always), Just(HugePages::Madvise), Just(HugePages::Never)]
             .prop_map(Op::HugePages),
