@@ -82,6 +82,8 @@ pub struct Memory<P: Platform> {
     pub(crate) arenas: Arenas,
     events: Events,
     swap: SwapSlots,
+    /// Of all address spaces.
+    pub(crate) huge_leaves: AtomicUsize,
     /// Where reclaim goes on: a frame, counted from the first, modulo their number.
     clock: AtomicUsize,
     #[cfg(any(test, feature = "fault-injection"))]
@@ -147,6 +149,7 @@ impl<P: Platform> Memory<P> {
             arenas: Arenas::new(),
             events: Events::new(),
             swap: SwapSlots::new(),
+            huge_leaves: AtomicUsize::new(0),
             clock: AtomicUsize::new(0),
             #[cfg(any(test, feature = "fault-injection"))]
             injection: injection::Injection::new(),
@@ -324,6 +327,11 @@ impl<P: Platform> Memory<P> {
     pub fn end_frame(&self) -> Pfn {
         let (first, count) = self.frame_span();
         Pfn(first.0 + count)
+    }
+
+    /// How many page-table entries map 2 MiB each, in all address spaces together.
+    pub fn huge_leaves(&self) -> usize {
+        self.huge_leaves.load(Ordering::Relaxed)
     }
 
     /// How often something has happened.

@@ -47,6 +47,7 @@ pub fn init() -> Result<(), Errno> {
         tmpfs::insert(&dev, name, tmpfs::new_symlink(target)?)?;
     }
     tmpfs::mount(&root, b"proc", procfs::root_inode()?)?;
+    tmpfs::mount(&root, b"sys", procfs::sysfs_root_inode()?)?;
     if let Some(files) = fw_cfg::find("opt/mm/files") {
         unpack(&root, files)?;
     }

@@ -37,6 +37,8 @@ pub enum FileSystem {
     Tmpfs,
     /// `/proc`.
     Proc,
+    /// `/sys`.
+    Sysfs,
     /// Files without a name: pipes, memfds, event counters.
     Anonymous,
 }
@@ -48,6 +50,7 @@ impl FileSystem {
             FileSystem::Tmpfs => 1,
             FileSystem::Proc => 2,
             FileSystem::Anonymous => 3,
+            FileSystem::Sysfs => 4,
         }
     }
 
@@ -56,6 +59,7 @@ impl FileSystem {
         match self {
             FileSystem::Tmpfs => 0x0102_1994,
             FileSystem::Proc => 0x9fa0,
+            FileSystem::Sysfs => 0x6265_6572,
             FileSystem::Anonymous => 0x0904_1934,
         }
     }
@@ -198,9 +202,9 @@ impl Inode {
     /// Replaces the permission bits.
     ///
     /// # Errors
-    /// `EPERM` in `/proc`, `EOPNOTSUPP` for a symbolic link.
+    /// `EPERM` in `/proc` and `/sys`, `EOPNOTSUPP` for a symbolic link.
     pub fn set_permissions(&self, permissions: u32) -> Result<(), Errno> {
-        if self.file_system == FileSystem::Proc {
+        if matches!(self.file_system, FileSystem::Proc | FileSystem::Sysfs) {
             return Err(Errno::EPERM);
         }
         if self.is_symlink() {

@@ -96,7 +96,17 @@ impl PageTables {
     pub(super) fn count_huge<P: Platform>(&self, table: &Table<'_>, mem: &Memory<P>, spare: OwnedFrame) {
         table.add_spare(mem, spare);
         self.tables.fetch_add(1, Ordering::Relaxed);
+        self.count_leaf(mem);
+    }
+
+    fn count_leaf<P: Platform>(&self, mem: &Memory<P>) {
         self.huge.fetch_add(1, Ordering::Relaxed);
+        mem.huge_leaves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn uncount_leaf<P: Platform>(&self, mem: &Memory<P>) {
+        self.huge.fetch_sub(1, Ordering::Relaxed);
+        mem.huge_leaves.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Empties the huge leaf that `run` consists of, and returns what it was.
@@ -106,7 +116,7 @@ impl PageTables {
             mem.free_table(spare);
             self.tables.fetch_sub(1, Ordering::Relaxed);
         }
-        self.huge.fetch_sub(1, Ordering::Relaxed);
+        self.uncount_leaf(mem);
         entry
     }
 
@@ -143,7 +153,7 @@ impl PageTables {
                 // SAFETY: the table has been taken out of the tree, with the one reference
                 // that the tree had, and the flush made the processors forget it.
                 above.add_spare(mem, unsafe { OwnedFrame::from_raw(table.pfn(), 0) });
-                self.huge.fetch_add(1, Ordering::Relaxed);
+                self.count_leaf(mem);
             }
         }
         leaf.is_some()
@@ -189,7 +199,7 @@ impl PageTables {
             }
             let Some(page) = place.table.take_spare(mem) else { return };
             install_split(mem, place.table.slot(addr), page);
-            self.huge.fetch_sub(1, Ordering::Relaxed);
+            self.uncount_leaf(mem);
             mem.count(Event::HugeSplit);
             // Some processors must not see both sizes at once.
             let start = Level::Pmd.floor(addr);

@@ -156,7 +156,10 @@ impl<P: Platform> AddressSpace<'_, P> {
         let first = range.start().next_multiple_of(PMD_SIZE);
         for start in (first..range.end()).step_by(PMD_SIZE).filter(|start| range.end() - start >= PMD_SIZE) {
             // The last one that failed tells why.
-            result = self.collapse_one(start).and(result);
+            match self.collapse_one(start) {
+                Err(SpaceError::OutOfMemory) => return Err(SpaceError::OutOfMemory),
+                one => result = one.and(result),
+            }
         }
         result
     }

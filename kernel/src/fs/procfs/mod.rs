@@ -1,10 +1,11 @@
-//! `/proc`: processes and settings as files.
+//! `/proc` and `/sys`: processes and settings as files.
 //!
 //! Nothing here is stored. A [`Node`] says what a file is about; looking a
 //! name up makes an inode for its node, and reading from the start makes the
 //! text, which stays the same until the next read from the start. Formats are
 //! Linux's, byte for byte.
 
+mod attribute;
 mod frames;
 mod maps;
 mod maps_query;
@@ -33,7 +34,6 @@ use super::small_text::SmallText;
 use super::tmpfs::emit_dots;
 use crate::task::thread::current;
 use frames::FrameFile;
-use sysctl::Sysctl;
 use system::SystemFile;
 
 /// The inode of `/proc` itself.
@@ -44,10 +44,19 @@ pub fn root_inode() -> Result<Arc<Inode>, Errno> {
     new_inode(Node::Root)
 }
 
+/// The inode of `/sys` itself.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn sysfs_root_inode() -> Result<Arc<Inode>, Errno> {
+    new_inode(Node::SysfsRoot)
+}
+
 fn new_inode(node: Node) -> Result<Arc<Inode>, Errno> {
     let mode = node.mode();
     let links = if mode & super::inode::S_IFMT == super::inode::S_IFDIR { 2 } else { 1 };
-    Inode::with_number(node.number(), FileSystem::Proc, mode, links, Body::Proc(node))
+    let file_system = if node.is_in_sysfs() { FileSystem::Sysfs } else { FileSystem::Proc };
+    Inode::with_number(node.number(), file_system, mode, links, Body::Proc(node))
 }
 
 impl Node {
@@ -98,6 +107,7 @@ impl Node {
         match self {
             Node::System(file) => file.text(),
             Node::Sysctl(setting) => Text::build(|text| setting.show(text)),
+            Node::Attribute(attribute) => Text::build(|text| attribute.show(text)),
             Node::ProcessFile { pid, tid, file } => process::text(pid, tid, file),
             Node::FdInfo { pid, fd } => process::fd_info(pid, fd),
             _ => Err(Errno::EINVAL),
@@ -109,7 +119,7 @@ fn writes(flags: u32) -> bool {
     matches!(flags & O_ACCMODE, O_WRONLY | O_RDWR)
 }
 
-/// Opens something in `/proc`. Root may open any file for writing, except
+/// Opens something in `/proc` or `/sys`. Root may open any file for writing, except
 /// settings that cannot be changed; whether a write does anything is another
 /// question.
 ///
@@ -129,22 +139,20 @@ pub fn open(dentry: Arc<Dentry>, node: Node, flags: u32) -> Result<Arc<File>, Er
         Node::System(SystemFile::FrameCounts) => File::new(dentry, FrameFile::Count, flags),
         Node::System(SystemFile::FrameFlags) => File::new(dentry, FrameFile::Flags, flags),
         Node::Sysctl(setting) if writes(flags) && !setting.is_writable() => Err(Errno::EACCES),
-        Node::Sysctl(setting) => File::new(dentry, ProcText::new(node, Some(setting)), flags),
-        _ => File::new(dentry, ProcText::new(node, None), flags),
+        Node::Attribute(attribute) if writes(flags) && !attribute.is_writable() => Err(Errno::EACCES),
+        _ => File::new(dentry, ProcText::new(node), flags),
     }
 }
 
 /// An open text file.
 struct ProcText {
     node: Node,
-    /// The setting that writing changes.
-    setting: Option<Sysctl>,
     text: SleepLock<Option<Text>>,
 }
 
 impl ProcText {
-    fn new(node: Node, setting: Option<Sysctl>) -> ProcText {
-        ProcText { node, setting, text: SleepLock::new(None) }
+    fn new(node: Node) -> ProcText {
+        ProcText { node, text: SleepLock::new(None) }
     }
 }
 
@@ -170,11 +178,10 @@ impl FileOps for ProcText {
         let mut buffer = [0; 64];
         let count = source.take(&mut buffer)?;
         let line = buffer[..count].split(|&byte| byte == b'\n').next().unwrap_or(b"");
-        match (self.setting, self.node) {
-            (Some(setting), _) => setting.store(line)?,
-            (None, Node::ProcessFile { pid, tid, file: process::ProcessFile::Comm }) => {
-                process::set_name(pid, tid, line)?;
-            }
+        match self.node {
+            Node::Sysctl(setting) => setting.store(line)?,
+            Node::Attribute(attribute) => attribute.store(line)?,
+            Node::ProcessFile { pid, tid, file: process::ProcessFile::Comm } => process::set_name(pid, tid, line)?,
             _ => return Err(Errno::EINVAL),
         }
         Ok(count + source.skip_all())

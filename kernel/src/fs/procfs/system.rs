@@ -1,6 +1,6 @@
 //! The files in `/proc` that are about the machine.
 
-use mm::{Errno, Event, FrameKind, PAGE_SIZE};
+use mm::{Errno, Event, FrameKind, PAGE_SIZE, PMD_SIZE};
 
 use crate::arch::cpu;
 use crate::arch::time::monotonic_ns;
@@ -41,9 +41,10 @@ pub enum SystemFile {
 }
 
 /// What `/proc/PID/mounts` lists.
-pub const MOUNTS: &str = "tmpfs / tmpfs rw 0 0\nproc /proc proc rw 0 0\n";
+pub const MOUNTS: &str = "tmpfs / tmpfs rw 0 0\nproc /proc proc rw 0 0\nsysfs /sys sysfs rw 0 0\n";
 /// What `/proc/PID/mountinfo` lists.
-pub const MOUNT_INFO: &str = "1 1 0:1 / / rw - tmpfs tmpfs rw\n2 1 0:2 / /proc rw - proc proc rw\n";
+pub const MOUNT_INFO: &str = "1 1 0:1 / / rw - tmpfs tmpfs rw\n2 1 0:2 / /proc rw - proc proc rw\n\
+    3 1 0:4 / /sys rw - sysfs sysfs rw\n";
 
 impl SystemFile {
     /// The file's text.
@@ -53,7 +54,7 @@ impl SystemFile {
     pub fn text(self) -> Result<Text, Errno> {
         Text::build(|text| match self {
             SystemFile::CpuInfo => cpu_info(text),
-            SystemFile::FileSystems => text.push(b"nodev\ttmpfs\nnodev\tproc\nnodev\tpipefs\n"),
+            SystemFile::FileSystems => text.push(b"nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tpipefs\n"),
             SystemFile::FrameCounts | SystemFile::FrameFlags => Err(Errno::EINVAL),
             SystemFile::LoadAverage => {
                 let count = table::process_count();
@@ -106,6 +107,8 @@ fn mem_info(text: &mut Text) -> Result<(), Errno> {
         let kib = pages * (PAGE_SIZE / 1024);
         text.put(format_args!("{label}{kib:8} kB\n"))?;
     }
+    let huge = memory.huge_leaves() * (PMD_SIZE / 1024);
+    text.put(format_args!("AnonHugePages:  {huge:8} kB\n"))?;
     text.put(format_args!("HugePages_Total:   {:5}\n", 0))?;
     text.put(format_args!("HugePages_Free:    {:5}\n", 0))?;
     text.put(format_args!("Hugepagesize:   {:8} kB\n", 2048))
@@ -123,6 +126,7 @@ fn vm_stat(text: &mut Text) -> Result<(), Errno> {
         ("nr_shmem", of(FrameKind::Object)),
         ("nr_slab_unreclaimable", of(FrameKind::Slab)),
         ("nr_page_table_pages", of(FrameKind::Table)),
+        ("nr_anon_transparent_hugepages", memory.huge_leaves()),
     ];
     for (name, pages) in pages {
         text.put(format_args!("{name} {pages}\n"))?;

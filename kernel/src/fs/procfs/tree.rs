@@ -1,5 +1,6 @@
-//! Which names there are in `/proc`.
+//! Which names there are in `/proc` and `/sys`.
 
+use super::attribute::Attribute;
 use super::process::{self, ProcessFile};
 use super::sysctl::Sysctl;
 use super::system::SystemFile;
@@ -7,7 +8,7 @@ use crate::fs::inode::{S_IFDIR, S_IFLNK, S_IFREG};
 use crate::fs::small_text::SmallText;
 use crate::task::table;
 
-/// What a name in `/proc` stands for.
+/// What a name in `/proc` or `/sys` stands for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Node {
     /// `/proc`
@@ -30,6 +31,16 @@ pub enum Node {
     SysFs,
     /// A setting below `sys`.
     Sysctl(Sysctl),
+    /// `/sys`
+    SysfsRoot,
+    /// `/sys/kernel`
+    SysfsKernel,
+    /// `/sys/kernel/mm`
+    SysfsMm,
+    /// `/sys/kernel/mm/transparent_hugepage`
+    SysfsHugePages,
+    /// A file below that.
+    Attribute(Attribute),
     /// `PID`
     Process(u32),
     /// `PID/task`
@@ -124,6 +135,18 @@ const SYS_FS: [Entry; 3] = [
     ("pipe-max-size", Node::Sysctl(Sysctl::PipeMaxSize)),
 ];
 
+const SYSFS_ROOT: [Entry; 1] = [("kernel", Node::SysfsKernel)];
+
+const SYSFS_KERNEL: [Entry; 1] = [("mm", Node::SysfsMm)];
+
+const SYSFS_MM: [Entry; 1] = [("transparent_hugepage", Node::SysfsHugePages)];
+
+const SYSFS_HUGE_PAGES: [Entry; 3] = [
+    ("enabled", Node::Attribute(Attribute::HugePages)),
+    ("hpage_pmd_size", Node::Attribute(Attribute::HugePageSize)),
+    ("use_zero_page", Node::Attribute(Attribute::HugeZeroPage)),
+];
+
 /// The files of a process; a thread's directory has the same.
 const PROCESS_FILES: [(&str, ProcessFile); 15] = [
     ("auxv", ProcessFile::Auxv),
@@ -184,6 +207,10 @@ impl Node {
             Node::SysVm => &SYS_VM,
             Node::SysKernel => &SYS_KERNEL,
             Node::SysFs => &SYS_FS,
+            Node::SysfsRoot => &SYSFS_ROOT,
+            Node::SysfsKernel => &SYSFS_KERNEL,
+            Node::SysfsMm => &SYSFS_MM,
+            Node::SysfsHugePages => &SYSFS_HUGE_PAGES,
             _ => &[],
         }
     }
@@ -271,6 +298,11 @@ impl Node {
         }
     }
 
+    /// Whether it is in `/sys`, and not in `/proc`.
+    pub fn is_in_sysfs(self) -> bool {
+        matches!(self, Node::SysfsRoot | Node::SysfsKernel | Node::SysfsMm | Node::SysfsHugePages | Node::Attribute(_))
+    }
+
     /// Type and permissions.
     pub fn mode(self) -> u32 {
         match self {
@@ -279,6 +311,10 @@ impl Node {
             | Node::SysVm
             | Node::SysKernel
             | Node::SysFs
+            | Node::SysfsRoot
+            | Node::SysfsKernel
+            | Node::SysfsMm
+            | Node::SysfsHugePages
             | Node::Process(_)
             | Node::Tasks(_)
             | Node::Task { .. } => S_IFDIR | 0o555,
@@ -293,6 +329,7 @@ impl Node {
             Node::System(SystemFile::FrameCounts | SystemFile::FrameFlags) => S_IFREG | 0o400,
             Node::System(_) => S_IFREG | 0o444,
             Node::Sysctl(setting) => S_IFREG | if setting.is_writable() { 0o644 } else { 0o444 },
+            Node::Attribute(attribute) => S_IFREG | if attribute.is_writable() { 0o644 } else { 0o444 },
             Node::FdInfo { .. } => S_IFREG | 0o444,
             Node::ProcessFile { file, .. } => S_IFREG | file.permissions(),
         }
@@ -310,6 +347,12 @@ impl Node {
             Node::SysVm => 6,
             Node::SysKernel => 7,
             Node::SysFs => 8,
+            // Another file system, with numbers of its own.
+            Node::SysfsRoot => 1,
+            Node::SysfsKernel => 2,
+            Node::SysfsMm => 3,
+            Node::SysfsHugePages => 4,
+            Node::Attribute(attribute) => 0x100 + attribute as u64,
             Node::System(file) => 0x100 + file as u64,
             Node::Sysctl(setting) => 0x200 + setting as u64,
             Node::Process(pid) => of(1, pid, 0),

@@ -157,7 +157,7 @@ fn who_waited_for_a_huge_leaf_that_was_split_walks_again() {
     let tables = m.tables();
     let first = m.map_huge(&tables, BASE);
     let spare = tables.make(&m.mem, BASE, Level::Pmd).unwrap().table.take_spare(&m.mem).unwrap();
-    tables.huge.fetch_sub(1, Ordering::Relaxed);
+    tables.uncount_leaf(&m.mem);
     let size = lock_while_replaced(&m, &tables, Level::Pmd, Entry::table(spare.into_raw()));
     assert_eq!(size, PAGE_SIZE);
     assert_eq!(tables.lookup(&m.mem, BASE), Some(Entry(2)));

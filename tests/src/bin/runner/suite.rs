@@ -338,6 +338,11 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
         add("swap", &swap, machine, Expect::Shows(0, shown));
     }
 
+    let huge = Program::new(places.build.join("c/glibc/huge"), &[]);
+    for machine in MATRIX.into_iter().chain([FOUR_CPUS]) {
+        add("huge pages", &huge, machine, Expect::Shows(0, vec!["all is well"]));
+    }
+
     let busybox = PathBuf::from("/bin/busybox");
     let shell = |script: &str| Program::new(busybox.clone(), &["sh", "-c", script]);
     let listing = shell("echo $(expr 6 \\* 7); ls /; cat /proc/self/maps");
