@@ -2,7 +2,7 @@
 //!
 //! A huge leaf is short for 512 PTEs that map adjacent frames in the same way. Each of
 //! the frames has a record and counters of its own, which do not tell how it is mapped.
-//! So at any time a leaf can be [split](PageTables::split) into the PTEs that it is short
+//! So at any time a leaf can be [split](PageTables::split_leaf) into the PTEs that it is short
 //! for, whoever else maps the same frames; and nobody but who changes entries need know
 //! of huge leaves.
 //!
@@ -162,19 +162,23 @@ impl PageTables {
     /// Splits the huge leaves that have one of the range's ends in their middle.
     #[inline(always)]
     pub fn split_ends<P: Platform>(&self, mem: &Memory<P>, range: PageRange) {
-        for addr in [range.start(), range.end()] {
-            if !addr.is_multiple_of(PMD_SIZE) {
-                self.split(mem, addr);
-            }
+        if self.huge_leaves() != 0 {
+            self.split(mem, range.start());
+            self.split(mem, range.end());
         }
     }
 
     /// Splits all huge leaves that have a page of the range.
     pub fn split_all<P: Platform>(&self, mem: &Memory<P>, range: PageRange) {
-        if self.huge_leaves() != 0 {
-            for addr in (Level::Pmd.floor(range.start())..range.end()).step_by(PMD_SIZE) {
-                self.split(mem, addr);
-            }
+        for addr in (Level::Pmd.floor(range.start())..range.end()).step_by(PMD_SIZE) {
+            self.split_leaf(mem, addr);
+        }
+    }
+
+    /// Splits the huge leaf that has `addr` in its middle, if there is one.
+    fn split<P: Platform>(&self, mem: &Memory<P>, addr: usize) {
+        if !addr.is_multiple_of(PMD_SIZE) {
+            self.split_leaf(mem, addr);
         }
     }
 
@@ -183,15 +187,11 @@ impl PageTables {
     ///
     /// The tables must be kept from being freed or moved, as for any walk; nothing else
     /// needs to be locked.
-    #[inline(always)]
-    pub fn split<P: Platform>(&self, mem: &Memory<P>, addr: usize) {
-        if self.huge_leaves() != 0 {
-            self.split_leaf(mem, addr);
-        }
-    }
-
     #[cold]
-    fn split_leaf<P: Platform>(&self, mem: &Memory<P>, addr: usize) {
+    pub fn split_leaf<P: Platform>(&self, mem: &Memory<P>, addr: usize) {
+        if self.huge_leaves() == 0 {
+            return;
+        }
         while let FoundPte::Huge(place) = self.find_pte(mem, addr) {
             let _lock = place.table.lock(mem);
             if !place.is_current(mem, addr) {

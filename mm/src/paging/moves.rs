@@ -138,14 +138,14 @@ impl PageTables {
         while addr < mv.old.end() {
             match self.next_step(mem, mv, addr) {
                 Step::Skip(next) => addr = next,
-                Step::Split => self.split(mem, addr),
+                Step::Split => self.split_leaf(mem, addr),
                 Step::Run { table, end } => {
                     let cells = table.slots(addr, end);
                     if cells.iter().any(|cell| cell.load(Ordering::Relaxed) != 0) {
                         let (target, level) = (mv.new_addr(addr), table.level());
                         if self.make(mem, target, level)?.table.level() > level {
                             // A huge leaf is in the way that is still to go.
-                            self.split(mem, target);
+                            self.split_leaf(mem, target);
                         }
                     }
                     addr = end;

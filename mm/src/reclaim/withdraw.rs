@@ -39,7 +39,7 @@ impl<'m, P: Platform> Withdrawals<'m, P> {
     pub(crate) fn replace_mappings(&mut self, pfn: Pfn, record: &Frame, instead: impl Fn(Entry) -> Option<Entry>) {
         let mem = self.mem;
         AnonVma::walk_page(record, |vma, addr| {
-            SpaceCore::of(&vma).tables.split(mem, addr);
+            SpaceCore::of(&vma).tables.split_leaf(mem, addr);
             mem.with_mapping(vma, addr, pfn, |slot, core| {
                 // At once: who looks without the lock never finds nothing there, unless
                 // that is so.

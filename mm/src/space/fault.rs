@@ -100,9 +100,8 @@ impl Fallback {
 /// write, or makes a huge page.
 #[inline(always)]
 fn is_first_write(vma: Ref<Vma>, access: FaultAccess) -> bool {
-    let flags = vma.flags();
-    let makes_page = access.write || flags.contains(VmaFlags::HUGEPAGE) && vma.object().is_none();
-    makes_page && vma.anon_vma().is_none() && !flags.contains(VmaFlags::SHARED)
+    let makes_huge = || vma.flags().contains(VmaFlags::HUGEPAGE) && vma.object().is_none();
+    vma.anon_vma().is_none() && !vma.flags().contains(VmaFlags::SHARED) && (access.write || makes_huge())
 }
 
 /// Whether the page that a private VMA's entry maps is that VMA's alone, so that
@@ -340,7 +339,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         if old.is_huge() {
             // Only what is written to is copied.
             drop(slot);
-            self.core.tables.split(self.mem, page);
+            self.core.tables.split_leaf(self.mem, page);
             return Ok(Outcome::Again);
         }
         if old.is_special() {

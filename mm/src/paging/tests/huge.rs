@@ -60,7 +60,7 @@ fn a_split_maps_the_same_frames_in_the_same_way() {
     let tables = m.tables();
     let block = m.map_huge(&tables, BASE);
     assert_eq!(m.read(&tables, 1, BASE + 3 * PAGE_SIZE), Some(3));
-    tables.split(&m.mem, BASE + 3 * PAGE_SIZE);
+    tables.split_leaf(&m.mem, BASE + 3 * PAGE_SIZE);
     assert_eq!(tables.table_pages(), 4);
     let leaves = tables.leaves(&m.mem, range(BASE, PMD_SIZE));
     assert_eq!(leaves.len(), ENTRIES);
@@ -79,7 +79,7 @@ fn a_split_flushes_the_huge_translation() {
     let tables = m.tables();
     m.map_huge(&tables, BASE);
     assert_eq!(m.read(&tables, 1, BASE), Some(0));
-    tables.split(&m.mem, BASE);
+    tables.split_leaf(&m.mem, BASE);
     // A stale huge translation would outlive a flush of one page only if it
     // were still there.
     tables.lock_pte(&m.mem, BASE + PAGE_SIZE).unwrap().update(|e| e.without(EntryFlags::PRESENT));
@@ -94,7 +94,7 @@ fn a_split_needs_no_memory() {
     let tables = m.tables();
     m.map_huge(&tables, BASE);
     let (pages, free) = (tables.table_pages(), m.mem.free_frames());
-    tables.split(&m.mem, BASE);
+    tables.split_leaf(&m.mem, BASE);
     assert!(!tables.lookup(&m.mem, BASE).unwrap().is_huge());
     assert_eq!((tables.table_pages(), tables.huge_leaves(), m.mem.free_frames()), (pages, 0, free));
     m.finish(tables);
@@ -109,7 +109,7 @@ fn each_leaf_of_a_table_has_a_spare() {
     }
     tables.verify(&m.mem, |_| {});
     assert_eq!((tables.huge_leaves(), tables.table_pages()), (3, 3 + 3));
-    tables.split(&m.mem, BASE + PMD_SIZE);
+    tables.split_leaf(&m.mem, BASE + PMD_SIZE);
     tables.verify(&m.mem, |_| {});
     m.unmap_all(&tables, range(BASE, PMD_SIZE));
     tables.verify(&m.mem, |_| {});
@@ -190,8 +190,8 @@ fn splitting_small_pages_or_nothing_does_nothing() {
     let m = Machine::new();
     let tables = m.tables();
     m.map(&tables, BASE, 1);
-    tables.split(&m.mem, BASE);
-    tables.split(&m.mem, BASE + PUD_SIZE);
+    tables.split_leaf(&m.mem, BASE);
+    tables.split_leaf(&m.mem, BASE + PUD_SIZE);
     assert_eq!(tables.table_pages(), 4);
     m.finish(tables);
 }

@@ -102,7 +102,7 @@ fn a_visit_never_takes_the_table_of_a_split_for_a_leaf() {
                 tables.visit(&m.mem, span, |_, slot| bytes += slot.size());
                 assert_eq!(bytes, PMD_SIZE);
             });
-            tables.split(&m.mem, BASE);
+            tables.split_leaf(&m.mem, BASE);
         });
         m.unmap_all(&tables, span);
         let mut gather = TlbGather::new(&m.mem, &tables, Event::FlushUnmap);

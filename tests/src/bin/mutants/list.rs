@@ -221,8 +221,50 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "mremap: pages are moved under faults",
         "mm/src/space/mremap/moving.rs",
-        "        state.vmas.lock_vma(vma);\n        mv.relocation",
-        "        mv.relocation",
+        "        state.vmas.lock_vma(vma);\n        self.core.tables.split_ends(self.mem, mv.source);",
+        "        self.core.tables.split_ends(self.mem, mv.source);",
+    ),
+    mutation(
+        "huge: a move leaves the spare table behind",
+        "mm/src/paging/moves.rs",
+        "                if entry.is_huge()\n",
+        "                if false\n",
+    ),
+    mutation(
+        "huge: a VMA ends inside a huge page",
+        "mm/src/space/mod.rs",
+        "        self.core.tables.split_ends(self.mem, range);\n        let plan",
+        "        let plan",
+    ),
+    mutation(
+        "huge: munmap of a part takes all of it",
+        "mm/src/space/zap.rs",
+        "        self.core.tables.split_ends(self.mem, range);\n",
+        "",
+    ),
+    mutation(
+        "huge: pages are collapsed while TLBs have them",
+        "mm/src/paging/huge.rs",
+        "        self.flush(mem, addr, addr + PMD_SIZE, Event::FlushCollapse);\n",
+        "",
+    ),
+    mutation(
+        "huge: pages are collapsed while the kernel writes to them",
+        "mm/src/space/huge.rs",
+        "let is_used = record.mapcount() == 1 && record.refcount() != own;",
+        "let is_used = false && own != 0;",
+    ),
+    mutation(
+        "huge: a write to a shared page makes all of it writable",
+        "mm/src/space/fault.rs",
+        "    entry.pfns().all(|pfn| is_page_exclusive(frames, pfn))",
+        "    entry.pfns().any(|pfn| is_page_exclusive(frames, pfn))",
+    ),
+    mutation(
+        "huge: reclaim asks each part anew",
+        "mm/src/reclaim/evict.rs",
+        "                if entry.is_huge() && entry.pfn() != pfn {",
+        "                if false {",
     ),
     mutation(
         "mprotect: flags change under faults",
@@ -233,8 +275,8 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "fault: the first anon_vma is given without the mmap lock",
         "mm/src/space/fault.rs",
-        "access.write && vma.anon_vma().is_none() &&",
-        "false && vma.anon_vma().is_none() &&",
+        "    vma.anon_vma().is_none() && !vma.flags()",
+        "    false && !vma.flags()",
     ),
     // ---- what stays in a TLB ----
     mutation(
