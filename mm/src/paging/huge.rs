@@ -47,6 +47,16 @@ impl Table<'_> {
         pfn.map(|pfn| unsafe { OwnedFrame::from_raw(pfn, 0) })
     }
 
+    /// One of the tables that were set aside goes along with a huge leaf that moves to
+    /// another table. Both are locked.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn move_spare<P: Platform>(&self, mem: &Memory<P>, to: &Table<'_>) {
+        if let Some(spare) = self.take_spare(mem) {
+            to.add_spare(mem, spare);
+        }
+    }
+
     /// How many tables are set aside.
     pub(super) fn count_spares<P: Platform>(&self, mem: &Memory<P>) -> usize {
         let next = |pfn: &Pfn| Some(Pfn(mem.frame(*pfn).index())).filter(|pfn| pfn.0 != 0);

@@ -263,13 +263,10 @@ impl PageTables {
                 if source.get().is_empty() {
                     continue;
                 }
-                let entry = source.take();
-                if entry.is_huge()
-                    && let Some(spare) = from.take_spare(mem)
-                {
-                    to.add_spare(mem, spare);
+                if source.get().is_huge() {
+                    from.move_spare(mem, &to);
                 }
-                let left_behind = to.as_slot(target).replace(entry);
+                let left_behind = to.as_slot(target).replace(source.take());
                 source.set(left_behind);
                 moved = true;
                 displaced |= !left_behind.is_empty();

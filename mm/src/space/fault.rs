@@ -100,8 +100,11 @@ impl Fallback {
 /// write, or makes a huge page.
 #[inline(always)]
 fn is_first_write(vma: Ref<Vma>, access: FaultAccess) -> bool {
-    let makes_huge = || vma.flags().contains(VmaFlags::HUGEPAGE) && vma.object().is_none();
-    vma.anon_vma().is_none() && !vma.flags().contains(VmaFlags::SHARED) && (access.write || makes_huge())
+    let is_huge = || vma.flags().contains(VmaFlags::HUGEPAGE);
+    (access.write || is_huge())
+        && vma.anon_vma().is_none()
+        && !vma.flags().contains(VmaFlags::SHARED)
+        && (access.write || vma.object().is_none())
 }
 
 /// Whether the page that a private VMA's entry maps is that VMA's alone, so that

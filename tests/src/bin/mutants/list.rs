@@ -227,8 +227,8 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "huge: a move leaves the spare table behind",
         "mm/src/paging/moves.rs",
-        "                if entry.is_huge()\n",
-        "                if false\n",
+        "                    from.move_spare(mem, &to);\n",
+        "",
     ),
     mutation(
         "huge: a VMA ends inside a huge page",
@@ -275,8 +275,8 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "fault: the first anon_vma is given without the mmap lock",
         "mm/src/space/fault.rs",
-        "    vma.anon_vma().is_none() && !vma.flags()",
-        "    false && !vma.flags()",
+        "        && vma.anon_vma().is_none()\n",
+        "        && false\n",
     ),
     // ---- what stays in a TLB ----
     mutation(
@@ -422,7 +422,12 @@ pub const MUTATIONS: &[Mutation] = &[
         "copy.set(entry.without(EntryFlags::WRITE | EntryFlags::ACCESSED));",
         "copy.set(entry.without(EntryFlags::ACCESSED).with(EntryFlags::WRITE));",
     ),
-    mutation("fork: a shared frame gets no reference", "mm/src/space/fork.rs", "            record.get();\n", ""),
+    mutation(
+        "fork: a shared frame gets no reference",
+        "mm/src/space/fork.rs",
+        "            let record = frames.get(entry.pfn());\n            record.get();\n",
+        "            let record = frames.get(entry.pfn());\n",
+    ),
     // ---- merging and reverse mapping ----
     mutation(
         "merging: a forked child's memory takes in fresh memory",
@@ -452,13 +457,13 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "relocation: pages keep their indices",
         "mm/src/space/mremap/relocate.rs",
-        "            frame.set_index(first.wrapping_add(i));\n",
+        "    frame.set_index(index);\n",
         "",
     ),
     mutation(
         "relocation: pages keep their anon_vma",
         "mm/src/space/mremap/relocate.rs",
-        "            frame.set_mapping(mapping);\n",
+        "    frame.set_mapping(mapping);\n",
         "            let _ = mapping;\n",
     ),
     mutation(
@@ -654,8 +659,8 @@ pub const RACES: &[Mutation] = &[
         "walks::fault_and_relocation",
         "race: pages are looked at, and move, under faults",
         "mm/src/space/mremap/moving.rs",
-        "        state.vmas.lock_vma(vma);\n        mv.relocation",
-        "        mv.relocation",
+        "        state.vmas.lock_vma(vma);\n        self.core.tables.split_ends(self.mem, mv.source);",
+        "        self.core.tables.split_ends(self.mem, mv.source);",
     ),
     race(
         "walks::walk_and_exit",
