@@ -680,7 +680,7 @@ pub const RACES: &[Mutation] = &[
         "walks::anon_vma_freed_and_walk",
         "race: a VMA that is found is taken for one that has the page",
         "mm/src/space/verify/machine.rs",
-        "if entry.is_some_and(|entry| entry.is_counted() && entry.pfn() == pfn) {",
+        "if entry.is_some_and(|entry| entry.is_counted() && entry.pfn_for(addr) == pfn) {",
         "if entry.is_some_and(|entry| entry.is_counted()) {",
     ),
     race(

@@ -448,7 +448,7 @@ fn run(ops: &[Op], failing: bool) {
         mem
     });
     // Without huge pages by fault there is more to collapse.
-    mem.sysctl().set_huge_pages(if ops.len() % 3 == 0 { HugePages::Always } else { HugePages::Madvise });
+    mem.sysctl().set_huge_pages(if ops.len().is_multiple_of(3) { HugePages::Always } else { HugePages::Madvise });
     let used = || mem.total_frames() - mem.free_frames() - mem.count_frames(FrameKind::Slab);
     let before = (used(), 0, 0);
     let left = || (used(), mem.swap_stats().used, mem.platform().swap().stored());
