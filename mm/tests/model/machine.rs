@@ -14,13 +14,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mm::sim::{self, Access, PageFault, SimPlatform};
 use mm::{
     AddressSpace, FaultAccess, FaultError, FrameKind, Limits, MapFlags, Memory, MmapRequest, MremapFlags, Overcommit,
-    Pfn, Prot, SpaceError, verify_all,
+    PMD_SIZE, Pfn, Prot, SpaceError, verify_all,
 };
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, MaxSteps, Runner};
 
 /// Schedules of each kind, unless the variable `MODEL_SCHEDULES` says otherwise.
 const SCHEDULES: usize = 10_000;
+/// In a scenario with huge pages, of which each schedule takes as long as so many without.
+const HUGE: usize = 20;
 /// Preemptions that PCT makes, and one.
 const PCT_DEPTH: usize = 4;
 /// More steps than any schedule has, unless somebody waits for ever.
@@ -31,19 +33,34 @@ const STACK: usize = 256 << 10;
 const CPUS: usize = 3;
 /// Enough for three small address spaces.
 const FRAMES: usize = 96;
+/// Enough for two huge pages and what goes with them.
+const HUGE_FRAMES: usize = 4 * 512;
 /// Pages that there is swap for.
 const SLOTS: u32 = 16;
 
 pub const RW: Prot = Prot::READ.union(Prot::WRITE);
 /// `MADV_DONTNEED`.
 const DONTNEED: usize = 4;
+/// `MADV_HUGEPAGE`.
+const HUGEPAGE: usize = 14;
+/// `MADV_COLLAPSE`.
+const COLLAPSE: usize = 25;
 
 /// Runs a scenario with many schedules. What panics in one of them is printed
 /// with the schedule and the seed that lead there.
 pub fn check(scenario: fn(&Machine)) {
-    let (schedules, seed) = (number("MODEL_SCHEDULES", SCHEDULES), number("MODEL_SEED", 0));
-    run(scenario, RandomScheduler::new_from_seed(seed as u64, schedules));
-    run(scenario, PctScheduler::new_from_seed(seed as u64, PCT_DEPTH, schedules));
+    check_with(scenario, FRAMES, number("MODEL_SCHEDULES", SCHEDULES));
+}
+
+/// [`check`] on a machine with memory for huge pages.
+pub fn check_huge(scenario: fn(&Machine)) {
+    check_with(scenario, HUGE_FRAMES, number("MODEL_SCHEDULES", SCHEDULES) / HUGE + 1);
+}
+
+fn check_with(scenario: fn(&Machine), frames: usize, schedules: usize) {
+    let seed = number("MODEL_SEED", 0);
+    run(scenario, frames, RandomScheduler::new_from_seed(seed as u64, schedules));
+    run(scenario, frames, PctScheduler::new_from_seed(seed as u64, PCT_DEPTH, schedules));
 }
 
 fn number(name: &str, default: usize) -> usize {
@@ -53,7 +70,7 @@ fn number(name: &str, default: usize) -> usize {
     }
 }
 
-fn run(scenario: fn(&Machine), scheduler: impl Scheduler + 'static) {
+fn run(scenario: fn(&Machine), frames: usize, scheduler: impl Scheduler + 'static) {
     let mut config = Config::new();
     config.stack_size = STACK;
     config.max_steps = MaxSteps::FailAfter(MAX_STEPS);
@@ -61,7 +78,7 @@ fn run(scenario: fn(&Machine), scheduler: impl Scheduler + 'static) {
     config.ungraceful_shutdown_config.immediately_return_on_panic = true;
     Runner::new(scheduler, config).run(move || {
         // A schedule that fails leaves threads behind that use the machine.
-        let machine = ManuallyDrop::new(Machine::new());
+        let machine = ManuallyDrop::new(Machine::new(frames));
         scenario(&machine);
         drop(ManuallyDrop::into_inner(machine));
     });
@@ -101,8 +118,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    fn new() -> Machine {
-        let memory = sim::memory_with_swap(CPUS, FRAMES, SLOTS);
+    fn new(frames: usize) -> Machine {
+        let memory = sim::memory_with_swap(CPUS, frames, SLOTS);
         memory.platform().use_pcids();
         memory.sysctl().set_overcommit(Overcommit::Always);
         Machine { unused: unused(&memory), memory }
@@ -121,6 +138,11 @@ impl Machine {
     /// Has all pages that can be evicted.
     pub fn reclaim(&self) {
         self.memory.reclaim(FRAMES);
+    }
+
+    /// Has at least so many pages evicted, if so many can be.
+    pub fn reclaim_some(&self, pages: usize) {
+        self.memory.reclaim(pages);
     }
 
     /// Has all pages moved to other frames that can be.
@@ -202,6 +224,25 @@ impl<'m> Space<'m> {
     /// `MADV_DONTNEED`.
     pub fn discard(&self, addr: usize, len: usize) {
         self.madvise(addr, len, DONTNEED).expect("cannot discard");
+    }
+
+    /// `MADV_HUGEPAGE`.
+    pub fn advise_huge(&self, addr: usize, len: usize) {
+        self.madvise(addr, len, HUGEPAGE).expect("cannot advise");
+    }
+
+    /// `MADV_COLLAPSE` of 2 MiB.
+    pub fn collapse(&self, addr: usize) -> Result<(), SpaceError> {
+        self.madvise(addr, PMD_SIZE, COLLAPSE)
+    }
+
+    /// Whether a huge page is mapped at `addr`.
+    pub fn is_huge(&self, addr: usize) -> bool {
+        let mut huge = 0;
+        self.for_each_vma_with_pages(|vma, pages| {
+            huge += if (vma.start..vma.end).contains(&addr) { pages.anonymous_huge } else { 0 };
+        });
+        huge != 0
     }
 
     /// Reads a byte on `cpu`, which switches to this address space if need be.

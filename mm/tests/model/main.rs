@@ -11,6 +11,7 @@
 //! mutants`, that it finds.
 
 mod faults;
+mod huge;
 mod machine;
 mod migration;
 mod moves;

@@ -551,6 +551,41 @@ pub const MUTATIONS: &[Mutation] = &[
 /// Those for the model checker, by the scenario that finds them.
 pub const RACES: &[Mutation] = &[
     race(
+        "huge::collapse_and_write",
+        "race: pages are collapsed under faults",
+        "mm/src/space/huge.rs",
+        "        state.vmas.lock_vma(vma);\n",
+        "",
+    ),
+    race(
+        "huge::collapse_and_move_cve_2024_50066",
+        "race: the VMA that is collapsed may have gone",
+        "mm/src/space/huge.rs",
+        "        let mut state = self.mmap.write();\n        let Some(vma) = find_huge(&state, start) else {",
+        "        let found = find_huge(&self.mmap.write(), start);\n        let mut state = self.mmap.write();\n        let Some(vma) = found else {",
+    ),
+    race(
+        "huge::collapse_and_reclaim",
+        "race: pages are collapsed under walks",
+        "mm/src/space/huge.rs",
+        "        let _walkers_out = root.as_ref().map(|root| root.lock());\n        let mut obstacle",
+        "        let mut obstacle",
+    ),
+    race(
+        "huge::two_huge_faults",
+        "race: a huge leaf is put over what is there",
+        "mm/src/paging/huge.rs",
+        "|| table.slot(addr).replace_if(Entry::EMPTY, leaf).is_err()",
+        "|| table.slot(addr).replace(leaf) == leaf",
+    ),
+    race(
+        "huge::two_split_a_page",
+        "race: a leaf is split that is one no more",
+        "mm/src/paging/huge.rs",
+        "            if !place.is_current(mem, addr) {\n                continue;\n            }\n            let Some(page)",
+        "            let Some(page)",
+    ),
+    race(
         "faults::two_faults_on_one_page",
         "race: an entry is not looked at again under its lock",
         "mm/src/space/fault.rs",
