@@ -11,7 +11,7 @@ use tests::rng::Rng;
 use tests::sys::{self, *};
 
 use crate::check;
-use crate::exact::RELOCATE;
+use crate::exact::{COLLAPSE, RELOCATE};
 use crate::report;
 use crate::stamp::{Kind, Stamp};
 use crate::{MAX_THREADS, SIZES};
@@ -63,8 +63,11 @@ impl Chaos {
             72..74 => {
                 let _ = sys::call(libc::SYS_mlock, &[from, len]);
             }
-            74..77 => {
+            74..76 => {
                 let _ = sys::call(libc::SYS_munlock, &[from, len]);
+            }
+            76..77 => {
+                let _ = sys::madvise(from, len, self.rng.pick(&[libc::MADV_HUGEPAGE, COLLAPSE]));
             }
             77..78 => self.fork(),
             _ => self.write(from, len),

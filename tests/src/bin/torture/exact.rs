@@ -17,6 +17,8 @@ const TABLE: usize = 512;
 /// Where in a page words are written.
 const PLACES: [usize; 6] = [0, 8, 512, 1360, 2048, 4088];
 pub const RELOCATE: usize = 8;
+/// `MADV_COLLAPSE`.
+pub const COLLAPSE: i32 = 25;
 
 /// What is known of a page.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +114,7 @@ impl Range {
             78..79 => self.fork(),
             79..80 => files::check_maps(self.base, &self.pages),
             80..81 => files::check_pagemap(self.base, &self.pages, first),
+            81..84 => self.advise_size(first, count),
             _ => self.write(first, count),
         }
         self.look(first, count);
@@ -297,6 +300,16 @@ impl Range {
         let result = sys::call(libc::SYS_munlock, &[self.at(first), count * PAGE]);
         check!(result == Ok(0), "munlock of {count} pages: {result:?}");
         self.set(first, count, |page| page.locked = false);
+    }
+
+    /// Whether the pages are to be huge, from now on or at once. No contents depend on it.
+    fn advise_size(&mut self, first: usize, count: usize) {
+        let advice = self.rng.pick(&[libc::MADV_HUGEPAGE, libc::MADV_HUGEPAGE, libc::MADV_NOHUGEPAGE, COLLAPSE]);
+        let result = sys::madvise(self.at(first), count * PAGE, advice);
+        if advice != COLLAPSE {
+            let expected = if self.is_mapped(first, count) { Ok(0) } else { Err(Errno(libc::ENOMEM)) };
+            check!(result == expected, "madvise {advice} of {count} pages: {result:?}");
+        }
     }
 
     /// Writes to some of the pages, or tries to.
