@@ -193,6 +193,12 @@ impl<P: Platform> Memory<P> {
         Ok(block.into_raw())
     }
 
+    /// Makes one block again of frames that [`alloc_singly`](Self::alloc_singly) returned,
+    /// with one reference, if the caller has the only one to each, and nothing maps them.
+    pub(crate) fn join_singles(&self, pfn: Pfn, order: u8) -> bool {
+        self.frames.join_block(pfn, order)
+    }
+
     /// Allocates one frame, filled with zeroes.
     ///
     /// # Errors

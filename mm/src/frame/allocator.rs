@@ -21,7 +21,7 @@ use core::sync::atomic::{AtomicIsize, Ordering};
 use super::buddy::{Buddy, claim_block, disclaim_block};
 use super::cpu::{BATCH, Batch, CpuLists, Depot};
 use super::table::{FrameTable, Frames, NIL};
-use super::{Frame, FrameKind, MAX_ORDER};
+use super::{Frame, FrameKind, MAX_ORDER, TAIL};
 use crate::addr::{PAGE_SIZE, Pfn};
 use crate::memory::PhysRange;
 use crate::platform::{MAX_CPUS, Platform};
@@ -222,6 +222,22 @@ impl FrameAllocator {
         for index in first + 1..first + (1 << order) {
             self.table.at(index).claim(kind, 0);
         }
+    }
+
+    /// The opposite of [`split_block`](Self::split_block), if the caller has the only
+    /// reference to each of the frames, and nothing maps them.
+    pub(crate) fn join_block(&self, pfn: Pfn, order: u8) -> bool {
+        let first = self.table.index(pfn);
+        let tails = || (first + 1..first + (1 << order)).map(|index| self.table.at(index));
+        // Who comes across one from here on gets no reference to it.
+        if let Some(other) = tails().position(|frame| !frame.give_up()) {
+            tails().take(other).for_each(Frame::take_back);
+            return false;
+        }
+        let kind = self.table.at(first).kind();
+        tails().for_each(|frame| frame.set_state(kind, 0, TAIL));
+        self.table.at(first).set_state(kind, order, 0);
+        true
     }
 
     /// Gives a block back, to which nobody has a reference any more.

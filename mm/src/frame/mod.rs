@@ -322,6 +322,17 @@ impl Frame {
         before == 1
     }
 
+    /// Takes the only reference away, unless there are others.
+    #[inline]
+    fn give_up(&self) -> bool {
+        self.refcount.compare_exchange(1, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// The opposite of [`give_up`](Self::give_up): the frame is as it was.
+    fn take_back(&self) {
+        self.refcount.store(1, Ordering::Release);
+    }
+
     #[inline]
     fn set_state(&self, kind: FrameKind, order: u8, flags: u32) {
         self.state.store(kind as u32 | u32::from(order) << 8 | flags, Ordering::Relaxed);

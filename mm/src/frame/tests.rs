@@ -107,6 +107,40 @@ fn blocks_are_aligned_and_marked_as_a_whole() {
 }
 
 #[test]
+fn the_frames_of_a_block_may_go_their_own_ways() {
+    let memory = sim::memory(1, 4096);
+    let free = memory.free_frames();
+    let first = memory.alloc_singly(FrameKind::Anon, 9).unwrap();
+    let frames = || (first.0..first.0 + 512).map(Pfn);
+    for pfn in frames() {
+        let record = memory.frame(pfn);
+        assert_eq!((record.kind(), record.order(), record.refcount()), (FrameKind::Anon, 0, 1));
+    }
+    assert_eq!(memory.count_frames(FrameKind::Anon), 512);
+    frames().for_each(|pfn| memory.put(pfn));
+    assert_eq!(memory.free_frames(), free);
+}
+
+#[test]
+fn only_frames_that_nobody_else_has_become_a_block_again() {
+    let memory = sim::memory(1, 4096);
+    let free = memory.free_frames();
+    let first = memory.alloc_singly(FrameKind::Anon, 9).unwrap();
+    let frames = || (first.0..first.0 + 512).map(Pfn);
+    for other in [1, 300, 511] {
+        memory.get(Pfn(first.0 + other));
+        assert!(!memory.join_singles(first, 9));
+        memory.put(Pfn(first.0 + other));
+        assert!(frames().all(|pfn| memory.frame(pfn).refcount() == 1 && memory.frame(pfn).order() == 0));
+    }
+    assert!(memory.join_singles(first, 9));
+    assert_eq!((memory.frame(first).order(), memory.frame(first).refcount()), (9, 1));
+    assert!(frames().skip(1).all(|pfn| memory.frame(pfn).refcount() == 0));
+    memory.put(first);
+    assert_eq!((memory.free_frames(), memory.count_frames(FrameKind::Anon)), (free, 0));
+}
+
+#[test]
 fn frames_in_a_list_of_another_cpu_are_found_in_need() {
     let memory = sim::memory(2, 300);
     let free = memory.free_frames();

@@ -4,7 +4,7 @@
 use super::AddressSpace;
 use super::account::ResidentKind;
 use crate::frame::Frames;
-use crate::paging::{Entry, Run, TlbGather};
+use crate::paging::{Entry, HUGE_ORDER, Run, TlbGather};
 use crate::{PageRange, Pfn, Platform};
 
 impl<P: Platform> AddressSpace<'_, P> {
@@ -42,12 +42,16 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     #[cold]
     fn zap_huge(&self, run: &Run<'_>, frames: &Frames<'_>, gather: &mut TlbGather<'_, P>) {
-        let pfns = self.core.tables.take_huge(self.mem, run).pfns();
-        for pfn in pfns.clone() {
-            frames.get(pfn).dec_mapcount();
+        let leaf = self.core.tables.take_huge(self.mem, run);
+        let shared = leaf.pfns().filter(|&pfn| frames.get(pfn).dec_mapcount() != 0).count();
+        self.core.resident.sub(ResidentKind::Anon, leaf.pfns().count());
+        // In one piece it is freed much faster.
+        if shared == 0 && self.mem.join_singles(leaf.pfn(), HUGE_ORDER) {
+            gather.changed_range(run.start(), run.end());
+            gather.release(leaf.pfn());
+        } else {
+            gather.release_run(run.start(), run.end(), leaf.pfns());
         }
-        self.core.resident.sub(ResidentKind::Anon, pfns.clone().count());
-        gather.release_run(run.start(), run.end(), pfns);
     }
 }
 

@@ -14,6 +14,9 @@ use std::process::ExitCode;
 use tests::sys::{self, *};
 
 const MB: usize = 1 << 20;
+const HUGE: usize = 2 * MB;
+/// `MADV_COLLAPSE`.
+const COLLAPSE: i32 = 25;
 /// Rounds of which the fastest counts.
 const ROUNDS: usize = 5;
 /// Relocation of anonymous memory: this project's flag.
@@ -59,6 +62,17 @@ fn row(name: &str, operations: usize, mut body: impl FnMut()) {
     report(name, measure(|| (), |()| body(), drop), operations);
 }
 
+/// Memory that begins and ends with a huge page, advised so.
+fn map_aligned(len: usize, advice: i32) -> usize {
+    let room = must("mmap", sys::mmap(0, len + HUGE, RW, ANON));
+    let addr = room.next_multiple_of(HUGE);
+    unmap(room, addr - room + 1);
+    must("mmap", sys::mmap(addr, len, RW, ANON | FIXED));
+    unmap(addr + len, room + HUGE - addr);
+    must("madvise", sys::madvise(addr, len, advice));
+    addr
+}
+
 fn map(len: usize) -> usize {
     let addr = must("mmap", sys::mmap(0, len, RW, ANON));
     // Linux would use huge pages if it had them; without them there is nothing to refuse.
@@ -101,6 +115,7 @@ fn main() -> ExitCode {
     remaps_in_place();
     many_mappings();
     forks();
+    huge_pages(big);
     println!("DONE");
     ExitCode::SUCCESS
 }
@@ -290,4 +305,41 @@ fn forks() {
     }
     report("cow_fault", best, len / PAGE);
     unmap(addr, len);
+}
+
+/// Per huge page, but for the fork: 262144 instructions clear one.
+fn huge_pages(big: usize) {
+    let count = big / HUGE;
+    let touch_each = |addr: usize| (0..count).for_each(|page| touch(addr + page * HUGE, PAGE));
+    let touched = || {
+        let addr = map_aligned(big, libc::MADV_HUGEPAGE);
+        touch_each(addr);
+        addr
+    };
+    let fault = measure(|| map_aligned(big, libc::MADV_HUGEPAGE), |&addr| touch_each(addr), |addr| unmap(addr, big));
+    report("huge_fault_2m", fault, count);
+    report("huge_munmap_2m", measure(touched, |&addr| unmap(addr, big), drop), count);
+    let split = measure(
+        touched,
+        |&addr| (0..count).for_each(|page| unmap(addr + page * HUGE + HUGE / 2, PAGE)),
+        |addr| unmap(addr, big),
+    );
+    report("huge_split_by_munmap", split, count);
+    let collapse = measure(
+        || {
+            let addr = map_aligned(big, libc::MADV_NOHUGEPAGE);
+            touch(addr, big);
+            must("madvise", sys::madvise(addr, big, libc::MADV_HUGEPAGE));
+            addr
+        },
+        |&addr| _ = must("collapse", sys::madvise(addr, big, COLLAPSE)),
+        |addr| unmap(addr, big),
+    );
+    report("huge_collapse_2m", collapse, count);
+    let addr = touched();
+    row("huge_fork_exit_wait_64m", 1, || {
+        let pid = must("fork", sys::spawn(|| 0));
+        must("wait", sys::wait(pid));
+    });
+    unmap(addr, big);
 }
