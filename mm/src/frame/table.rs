@@ -98,7 +98,19 @@ pub(crate) struct Frames<'m> {
     _memory: PhantomData<&'m FrameTable>,
 }
 
-impl Frames<'_> {
+impl<'m> Frames<'m> {
+    /// The records of `count` adjacent frames; none if they are not all inside.
+    #[inline]
+    pub(crate) fn block(&self, first: Pfn, count: usize) -> &'m [Frame] {
+        let index = first.0.wrapping_sub(self.table.first);
+        if index >= self.table.count || count > self.table.count - index {
+            return &[];
+        }
+        // SAFETY: `new` wrote records 0 to `count`, adjacent, and they stay as long as
+        // what `_memory` stands for is borrowed.
+        unsafe { core::slice::from_raw_parts(self.table.base.add(index).as_ptr(), count) }
+    }
+
     /// [`Memory::frame`](crate::Memory::frame).
     #[inline]
     pub(crate) fn get(&self, pfn: Pfn) -> &Frame {

@@ -23,6 +23,8 @@ use crate::{Event, Memory, OutOfMemory, OwnedFrame, PMD_SIZE, PageRange, Pfn, Pl
 
 /// Log 2 of the number of frames that a huge leaf maps.
 pub(crate) const HUGE_ORDER: u8 = 9;
+/// That number.
+pub(crate) const HUGE_PAGES: usize = 1 << HUGE_ORDER;
 
 impl Table<'_> {
     /// Sets a table page aside for a huge leaf of this table, which is locked.

@@ -60,7 +60,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 pub(crate) use copy::RunPair;
 pub(crate) use entry::{Entry, EntryFlags};
 pub(crate) use gather::TlbGather;
-pub(crate) use huge::HUGE_ORDER;
+pub(crate) use huge::{HUGE_ORDER, HUGE_PAGES};
 pub(crate) use moves::TableMove;
 pub use pcid::{CpuFlush, CpuTlb, RootLoad};
 pub(crate) use table::{Level, Slot};

@@ -25,9 +25,9 @@
 use super::account::ResidentKind;
 use super::zap::forget_mapping;
 use super::{AddressSpace, FaultError};
-use crate::frame::{Frames, copy_page};
+use crate::frame::{Frame, Frames, copy_page};
 use crate::object::ObjectError;
-use crate::paging::{Entry, EntryFlags, Glance, TlbGather};
+use crate::paging::{Entry, EntryFlags, Glance, HUGE_PAGES, TlbGather};
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;
 use crate::vma::{Miss, Vma};
@@ -117,18 +117,18 @@ pub(super) fn is_exclusive(frames: &Frames, entry: Entry) -> bool {
     if entry.is_huge() {
         return is_huge_exclusive(frames, entry);
     }
-    is_page_exclusive(frames, entry.pfn())
+    is_own(frames.get(entry.pfn()))
 }
 
+/// Whether a page is mapped and referenced once.
 #[inline(always)]
-fn is_page_exclusive(frames: &Frames, pfn: Pfn) -> bool {
-    let record = frames.get(pfn);
+fn is_own(record: &Frame) -> bool {
     record.kind() == FrameKind::Anon && record.mapcount() == 1 && record.refcount() == 1
 }
 
 #[cold]
 fn is_huge_exclusive(frames: &Frames, entry: Entry) -> bool {
-    entry.pfns().all(|pfn| is_page_exclusive(frames, pfn))
+    frames.block(entry.pfn(), HUGE_PAGES).iter().all(is_own)
 }
 
 /// What an entry gets that a write fault makes.

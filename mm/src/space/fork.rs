@@ -4,7 +4,7 @@ use super::account::{Charge, LimitCells, ResidentKind, Totals};
 use super::lock::MmapLock;
 use super::{AddressSpace, SpaceCore, SpaceError, State};
 use crate::frame::Frames;
-use crate::paging::{Entry, EntryFlags, RunPair, Slot, TlbGather};
+use crate::paging::{Entry, EntryFlags, HUGE_PAGES, RunPair, Slot, TlbGather};
 use crate::slab::Ref;
 use crate::vma::{Needs, Spares, Vma, VmaTree};
 use crate::{Event, Memory, Platform, VmaFlags};
@@ -107,13 +107,12 @@ fn share_huge(run: &RunPair<'_>, frames: &Frames<'_>) -> Shared {
     for (slot, copy) in run.slots() {
         let old = slot.update(|entry| entry.without(EntryFlags::WRITE));
         shared.protected = old.is_writable();
-        for pfn in old.pfns() {
-            let record = frames.get(pfn);
+        for record in frames.block(old.pfn(), HUGE_PAGES) {
             record.get();
             record.inc_mapcount();
-            shared.pages += 1;
-            shared.anon += 1;
         }
+        shared.pages += HUGE_PAGES;
+        shared.anon += HUGE_PAGES;
         copy.set(old.without(EntryFlags::WRITE | EntryFlags::ACCESSED));
     }
     shared

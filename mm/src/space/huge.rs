@@ -15,7 +15,7 @@ use super::fault::{Outcome, WRITTEN, page_protection};
 use super::{AddressSpace, FaultError, SpaceError, State};
 use crate::HugePages;
 use crate::frame::{clear_page, copy_page};
-use crate::paging::{Entry, EntryFlags, HUGE_ORDER, Run};
+use crate::paging::{Entry, EntryFlags, HUGE_ORDER, HUGE_PAGES, Run};
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;
 use crate::vma::Vma;
@@ -83,7 +83,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         self.adopt_huge(vma, start, leaf);
         match self.core.tables.install_huge(self.mem, start, leaf, spare) {
             Ok(true) => {
-                self.core.resident.add(ResidentKind::Anon, leaf.pfns().count());
+                self.core.resident.add(ResidentKind::Anon, HUGE_PAGES);
                 self.mem.count(Event::HugeFault);
                 Ok(Some(Outcome::Done))
             }
@@ -108,10 +108,10 @@ impl<P: Platform> AddressSpace<'_, P> {
     fn adopt_huge(&self, vma: Ref<Vma>, start: usize, leaf: Entry) {
         let mapping = vma.anon_vma().map_or(0, AnonVma::to_mapping);
         let index = vma.index_of(start);
-        for (i, pfn) in leaf.pfns().enumerate() {
-            let record = self.mem.frame(pfn);
+        let frames = self.mem.frames();
+        for (record, index) in frames.block(leaf.pfn(), HUGE_PAGES).iter().zip(index..) {
             record.set_mapping(mapping);
-            record.set_index(index + i);
+            record.set_index(index);
             record.inc_mapcount();
         }
     }
@@ -252,7 +252,7 @@ impl<P: Platform> AddressSpace<'_, P> {
                 gone += 1;
             }
         }
-        self.core.resident.add(ResidentKind::Anon, leaf.pfns().count());
+        self.core.resident.add(ResidentKind::Anon, HUGE_PAGES);
         self.core.resident.sub(ResidentKind::Anon, gone);
     }
 }

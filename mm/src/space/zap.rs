@@ -4,7 +4,7 @@
 use super::AddressSpace;
 use super::account::ResidentKind;
 use crate::frame::Frames;
-use crate::paging::{Entry, HUGE_ORDER, Run, TlbGather};
+use crate::paging::{Entry, HUGE_ORDER, HUGE_PAGES, Run, TlbGather};
 use crate::{PageRange, Pfn, Platform};
 
 impl<P: Platform> AddressSpace<'_, P> {
@@ -43,8 +43,9 @@ impl<P: Platform> AddressSpace<'_, P> {
     #[cold]
     fn zap_huge(&self, run: &Run<'_>, frames: &Frames<'_>, gather: &mut TlbGather<'_, P>) {
         let leaf = self.core.tables.take_huge(self.mem, run);
-        let shared = leaf.pfns().filter(|&pfn| frames.get(pfn).dec_mapcount() != 0).count();
-        self.core.resident.sub(ResidentKind::Anon, leaf.pfns().count());
+        let records = frames.block(leaf.pfn(), HUGE_PAGES);
+        let shared = records.iter().filter(|record| record.dec_mapcount() != 0).count();
+        self.core.resident.sub(ResidentKind::Anon, records.len());
         // In one piece it is freed much faster.
         if shared == 0 && self.mem.join_singles(leaf.pfn(), HUGE_ORDER) {
             gather.changed_range(run.start(), run.end());

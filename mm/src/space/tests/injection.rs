@@ -425,6 +425,15 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "brk that shrinks", leaves: Leaves::Nothing, prepare: heap, operation: |p| grown(p, BASE + PAGE) },
     Scenario {
+        name: "a page that moves to another frame",
+        leaves: Leaves::Nothing,
+        prepare: three_mappings,
+        operation: |p| {
+            let entry = p.space.core.tables.lookup(p.space.mem, BASE).expect("no page");
+            done(p.space.mem.migrate(entry.pfn()).map_err(SpaceError::from))
+        },
+    },
+    Scenario {
         name: "a write to memory that is to be huge",
         leaves: Leaves::NothingVisible,
         prepare: |p| {
@@ -586,10 +595,45 @@ impl Scenario {
     }
 }
 
+/// A page goes to swap and comes back with the `nth` allocation failing, if there are so
+/// many. Who finds no memory for a fault reclaims and does it again.
+fn bring_back(nth: usize, sites: &mut BTreeMap<(String, u32), bool>) -> bool {
+    let mem = machine(4096);
+    mem.platform().swap().set_slots(64);
+    mem.fail_nth_allocation(nth);
+    let begun = mem.swap_on();
+    let mut fired = mem.allocation_failed();
+    assert_eq!(begun.is_err(), fired);
+    mem.fail_nth_allocation(0);
+    mem.swap_on().unwrap();
+    let p = Process::new(&mem);
+    p.map_at(BASE, 12);
+    p.fill(BASE, 12);
+    assert_eq!(mem.reclaim(12), 12);
+    if !fired {
+        // One was for the books.
+        mem.fail_nth_allocation(nth - 1);
+        p.assert_filled(BASE, 12);
+        fired = mem.allocation_failed();
+    }
+    mem.fail_nth_allocation(0);
+    verify_all(&[&p.space]);
+    p.assert_filled(BASE, 12);
+    for (site, failed) in mem.allocation_sites() {
+        *sites.entry((site.file().into(), site.line())).or_default() |= failed;
+    }
+    fired
+}
+
 #[test]
 fn an_operation_that_fails_leaves_everything_as_it_was() {
     let mut sites = BTreeMap::new();
     let mut failures = 0;
+    let mut nth = 1;
+    while bring_back(nth, &mut sites) {
+        nth += 1;
+    }
+    assert!(nth > 2, "neither the books of swap nor a page were allocated");
     for scenario in SCENARIOS {
         let mut nth = 1;
         while scenario.run(nth, &mut sites) {
@@ -618,6 +662,7 @@ fn sites_in_the_source() -> BTreeSet<(String, u32)> {
         "mem.alloc_zeroed(",
         "mem.alloc_table(",
         "mem.alloc_singly(",
+        "self.alloc(",
         "memory.alloc(",
         "memory.alloc_zeroed(",
         ".alloc(memory)",

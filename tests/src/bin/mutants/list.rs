@@ -257,8 +257,8 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "huge: a write to a shared page makes all of it writable",
         "mm/src/space/fault.rs",
-        "    entry.pfns().all(|pfn| is_page_exclusive(frames, pfn))",
-        "    entry.pfns().any(|pfn| is_page_exclusive(frames, pfn))",
+        "    frames.block(entry.pfn(), HUGE_PAGES).iter().all(is_own)",
+        "    frames.block(entry.pfn(), HUGE_PAGES).iter().any(is_own)",
     ),
     mutation(
         "huge: reclaim asks each part anew",
