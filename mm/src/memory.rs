@@ -7,9 +7,10 @@
 
 use core::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 
-use crate::addr::{PAGE_SIZE, Pfn, is_page_aligned};
+use crate::addr::{Pfn, is_page_aligned};
 use crate::errno::OutOfMemory;
-use crate::frame::{Frame, FrameAllocator, FrameKind, Frames, InitError, OwnedFrame, clear_page};
+use crate::frame::{Frame, FrameAllocator, FrameKind, Frames, InitError, MAX_ORDER, OwnedFrame, clear_page};
+use crate::migrate::Deferral;
 use crate::object::Object;
 use crate::platform::{PhysAddr, Platform};
 use crate::rmap::{AnonVma, Avc};
@@ -20,6 +21,7 @@ use crate::vma::Vma;
 
 mod events;
 mod sysctl;
+mod tables;
 
 #[cfg(any(test, feature = "fault-injection"))]
 mod injection;
@@ -86,6 +88,7 @@ pub struct Memory<P: Platform> {
     pub(crate) huge_leaves: AtomicUsize,
     /// Where reclaim goes on: a frame, counted from the first, modulo their number.
     clock: AtomicUsize,
+    deferral: Deferral,
     #[cfg(any(test, feature = "fault-injection"))]
     injection: injection::Injection,
 }
@@ -151,6 +154,7 @@ impl<P: Platform> Memory<P> {
             swap: SwapSlots::new(),
             huge_leaves: AtomicUsize::new(0),
             clock: AtomicUsize::new(0),
+            deferral: Deferral::new(),
             #[cfg(any(test, feature = "fault-injection"))]
             injection: injection::Injection::new(),
         };
@@ -213,45 +217,6 @@ impl<P: Platform> Memory<P> {
         Ok(frame)
     }
 
-    /// Allocates a page table, empty.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfMemory`] when no frame is free.
-    #[cfg_attr(test, track_caller)]
-    pub(crate) fn alloc_table(&self) -> Result<OwnedFrame, OutOfMemory> {
-        self.allocation_site()?;
-        match self.frames.alloc_zeroed(self.platform.current_cpu(), FrameKind::Table) {
-            // SAFETY: the frame has just been allocated with one reference, which is ours.
-            Some(pfn) => Ok(unsafe { OwnedFrame::from_raw(pfn, 0) }),
-            None => {
-                let frame = self.alloc_uncounted(FrameKind::Table, 0)?;
-                // SAFETY: the frame is owned, so nothing else accesses it.
-                unsafe { clear_page(self.page_ptr(frame.pfn())) };
-                Ok(frame)
-            }
-        }
-    }
-
-    /// Frees a page table that no CPU knows any more. It is empty, which spares
-    /// the next one to be made its clearing.
-    pub(crate) fn free_table(&self, table: OwnedFrame) {
-        debug_assert_eq!(table.order(), 0);
-        let pfn = table.into_raw();
-        debug_assert!(self.is_zero(pfn), "the page table {pfn:?} is freed with entries in it");
-        // Else reclaim has come across it, and will free it.
-        if self.frame(pfn).release() {
-            self.frames.free_zeroed(self.platform.current_cpu(), pfn);
-        }
-    }
-
-    /// Whether a frame is full of zeroes.
-    fn is_zero(&self, pfn: Pfn) -> bool {
-        // SAFETY: the page is in the direct map, and the caller owns it.
-        let bytes = unsafe { core::slice::from_raw_parts(self.page_ptr(pfn), PAGE_SIZE) };
-        bytes.iter().all(|&byte| byte == 0)
-    }
-
     /// Frees frames that nothing maps and no CPU can use by its TLB any more.
     #[inline]
     pub fn free(&self, frame: OwnedFrame) {
@@ -276,7 +241,7 @@ impl<P: Platform> Memory<P> {
         #[cfg(any(test, feature = "sim"))]
         // SAFETY: as the caller promises.
         unsafe {
-            self.page_ptr(_pfn).write_bytes(0xa5, PAGE_SIZE << _order);
+            self.page_ptr(_pfn).write_bytes(0xa5, crate::PAGE_SIZE << _order);
         }
     }
 
@@ -317,6 +282,11 @@ impl<P: Platform> Memory<P> {
     #[inline]
     pub(crate) fn swap(&self) -> &SwapSlots {
         &self.swap
+    }
+
+    /// When not to compact.
+    pub(crate) fn deferral(&self) -> &Deferral {
+        &self.deferral
     }
 
     /// Moves the hand of reclaim's clock on.
@@ -374,6 +344,31 @@ impl<P: Platform> Memory<P> {
     #[inline]
     pub(crate) fn frames(&self) -> Frames<'_> {
         self.frames.records()
+    }
+
+    /// Takes the frame `pfn`, if it is free and no CPU has it in a list of its own.
+    pub(crate) fn alloc_at(&self, pfn: Pfn, kind: FrameKind) -> Option<OwnedFrame> {
+        let taken = self.frames.alloc_at(pfn, kind);
+        // SAFETY: the frame has just been allocated with one reference, which is ours.
+        taken.then(|| unsafe { OwnedFrame::from_raw(pfn, 0) })
+    }
+
+    /// Whether there is a free block of `order`. Puts together what is in lists of CPUs.
+    pub(crate) fn has_block(&self, order: u8) -> bool {
+        self.frames.merge_all();
+        self.frames.has_block(order)
+    }
+
+    /// Puts together what free frames are in lists of CPUs.
+    pub(crate) fn merge_free_lists(&self) {
+        self.frames.merge_all();
+    }
+
+    /// How many free blocks there are, by order: what `/proc/buddyinfo` shows. What is in
+    /// lists of CPUs is not among them. While others allocate and free, the figures are
+    /// approximate.
+    pub fn free_blocks(&self) -> [usize; MAX_ORDER as usize + 1] {
+        self.frames.free_blocks()
     }
 
     /// Frames under management, in use or free.

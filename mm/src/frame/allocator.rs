@@ -18,7 +18,7 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicIsize, Ordering};
 
-use super::buddy::{Buddy, claim_block, disclaim_block};
+use super::buddy::{Buddy, ORDERS, claim_block, disclaim_block};
 use super::cpu::{BATCH, Batch, CpuLists, Depot};
 use super::table::{FrameTable, Frames, NIL};
 use super::{Frame, FrameKind, MAX_ORDER, TAIL};
@@ -183,6 +183,39 @@ impl FrameAllocator {
         self.alloc_block(kind, order)
     }
 
+    /// Takes the frame `pfn` if it is free, and not in the lists of a CPU.
+    pub(crate) fn alloc_at(&self, pfn: Pfn, kind: FrameKind) -> bool {
+        let index = self.table.index(pfn);
+        let mut pool = self.pool.lock();
+        if !pool.buddy.take(&self.table, index) {
+            return false;
+        }
+        self.in_use.add(kind, 1);
+        drop(pool);
+        self.table.at(index).claim(kind, 0);
+        true
+    }
+
+    /// Whether there is a free block of `order`, what is in lists of CPUs left out.
+    pub(crate) fn has_block(&self, order: u8) -> bool {
+        self.pool.lock().buddy.has(order)
+    }
+
+    /// How many free blocks there are of each order, without what is in lists of CPUs.
+    /// While others allocate, it is nearly right.
+    pub(crate) fn free_blocks(&self) -> [usize; ORDERS] {
+        let mut blocks = [0; ORDERS];
+        for index in 0..self.table.count() {
+            let frame = self.table.at(index as u32);
+            if let Some(count) = blocks.get_mut(usize::from(frame.order()))
+                && frame.heads_free_block(frame.order())
+            {
+                *count += 1;
+            }
+        }
+        blocks
+    }
+
     /// Takes a free frame that is full of zeroes, if `cpu` has one.
     #[inline]
     pub(crate) fn alloc_zeroed(&self, cpu: usize, kind: FrameKind) -> Option<Pfn> {
@@ -192,6 +225,25 @@ impl FrameAllocator {
         cpu.in_use.add(kind, 1);
         drop(lists);
         frame.claim(kind, 0);
+        Some(self.table.pfn(index))
+    }
+
+    /// Takes a free frame for a page table from the block that `cpu` has for that. `None` if
+    /// there is little memory altogether, or no such block.
+    pub(crate) fn alloc_table(&self, cpu: usize) -> Option<Pfn> {
+        let cpu = self.cpu(cpu);
+        let mut lists = cpu.lists.try_lock()?;
+        let popped = lists.pop_table(&self.table);
+        let (index, frame) = popped.or_else(|| {
+            if self.total < BATCH as usize * DEPOT_SHARE {
+                return None;
+            }
+            lists.load_tables(self.pool.lock().buddy.alloc(&self.table, BATCH.ilog2() as u8)?);
+            lists.pop_table(&self.table)
+        })?;
+        cpu.in_use.add(FrameKind::Table, 1);
+        drop(lists);
+        frame.claim(FrameKind::Table, 0);
         Some(self.table.pfn(index))
     }
 
@@ -386,7 +438,7 @@ impl FrameAllocator {
     }
 
     /// Gives everything in lists and in the depot to the buddy system.
-    fn merge_all(&self) {
+    pub(crate) fn merge_all(&self) {
         for cpu in &self.cpus {
             let mut lists = cpu.lists.lock();
             let mut pool = self.pool.lock();
@@ -398,7 +450,7 @@ impl FrameAllocator {
                     break;
                 }
             }
-            while let Some((index, _)) = lists.pop_zeroed(&self.table) {
+            while let Some((index, _)) = lists.pop_zeroed(&self.table).or_else(|| lists.pop_table(&self.table)) {
                 pool.buddy.free(&self.table, index, 0);
             }
         }

@@ -10,7 +10,8 @@ use core::sync::atomic::Ordering;
 use super::table::{FrameTable, NIL};
 use super::{FrameKind, MAX_ORDER, ON_BUDDY_LIST, TAIL};
 
-const ORDERS: usize = MAX_ORDER as usize + 1;
+/// How many orders there are.
+pub(super) const ORDERS: usize = MAX_ORDER as usize + 1;
 
 /// The lists of free blocks, one per order.
 pub(super) struct Buddy {
@@ -49,6 +50,26 @@ impl Buddy {
         }
         let order = most.min(self.nonempty.trailing_zeros() as u8);
         self.alloc(table, order).map(|index| (index, order))
+    }
+
+    /// Takes one frame out of the free block that it is in, if it is in one.
+    pub(super) fn take(&mut self, table: &FrameTable, index: u32) -> bool {
+        let head = |order: u8| index & (u32::MAX << order);
+        let Some(mut order) = (0..=MAX_ORDER).find(|&order| table.at(head(order)).heads_free_block(order)) else {
+            return false;
+        };
+        self.unlink(table, head(order), order);
+        while order > 0 {
+            order -= 1;
+            // The half that it is not in.
+            self.link(table, head(order) ^ (1 << order), order);
+        }
+        true
+    }
+
+    /// Whether there is a block of `order`, or a larger one.
+    pub(super) fn has(&self, order: u8) -> bool {
+        self.nonempty >> order != 0
     }
 
     /// Puts a block back and merges it with its buddies.

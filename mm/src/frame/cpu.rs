@@ -6,6 +6,7 @@
 //! border of a batch does not go there each time. (The scheme is Bonwick and
 //! Adams', "Magazines and Vmem", 2001.)
 
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 use super::Frame;
@@ -28,11 +29,13 @@ pub(super) struct CpuLists {
     /// Apart from these, frames that are full of zeroes: at most a batch.
     zeroed: u32,
     zeroed_len: u32,
+    /// Nor are these in it: what is left of a block for page tables.
+    tables: Range<u32>,
 }
 
 impl CpuLists {
     pub(super) const fn new() -> CpuLists {
-        CpuLists { head: NIL, len: 0, spare: NIL, zeroed: NIL, zeroed_len: 0 }
+        CpuLists { head: NIL, len: 0, spare: NIL, zeroed: NIL, zeroed_len: 0, tables: 0..0 }
     }
 
     /// Length of the list in use.
@@ -72,6 +75,19 @@ impl CpuLists {
         self.head = frame.next.load(Ordering::Relaxed);
         self.len -= 1;
         Some((index, frame))
+    }
+
+    /// Makes a block of [`BATCH`] frames, from `first` on, those that page tables are made of
+    /// next; there is none left.
+    pub(super) fn load_tables(&mut self, first: u32) {
+        debug_assert!(self.tables.is_empty());
+        self.tables = first..first + BATCH;
+    }
+
+    /// Takes a frame for a page table.
+    pub(super) fn pop_table<'a>(&mut self, table: &'a FrameTable) -> Option<(u32, &'a Frame)> {
+        let index = self.tables.next()?;
+        Some((index, table.at(index)))
     }
 
     /// Puts a frame on the list of those that are full of zeroes, if there is room.

@@ -68,6 +68,18 @@ pub enum Event {
     Migrated,
     /// A page was to be moved to another frame, and could not.
     MigrateFailed,
+    /// An allocation found no large enough block, and compacted.
+    CompactStall,
+    /// Then there was one.
+    CompactSuccess,
+    /// Then there was none either.
+    CompactFail,
+    /// Compaction looked whether a frame has a page to move.
+    CompactMigrateScanned,
+    /// Compaction looked whether a frame is free.
+    CompactFreeScanned,
+    /// Compaction took a page, or a free frame.
+    CompactIsolated,
 }
 
 impl Event {
@@ -103,6 +115,12 @@ impl Event {
         Event::FlushMigrate,
         Event::Migrated,
         Event::MigrateFailed,
+        Event::CompactStall,
+        Event::CompactSuccess,
+        Event::CompactFail,
+        Event::CompactMigrateScanned,
+        Event::CompactFreeScanned,
+        Event::CompactIsolated,
     ];
 
     /// A name, as in `/proc/vmstat`.
@@ -138,6 +156,12 @@ impl Event {
             Event::FlushMigrate => "tlb_flush_migrate",
             Event::Migrated => "pgmigrate_success",
             Event::MigrateFailed => "pgmigrate_fail",
+            Event::CompactStall => "compact_stall",
+            Event::CompactSuccess => "compact_success",
+            Event::CompactFail => "compact_fail",
+            Event::CompactMigrateScanned => "compact_migrate_scanned",
+            Event::CompactFreeScanned => "compact_free_scanned",
+            Event::CompactIsolated => "compact_isolated",
         }
     }
 }

@@ -19,15 +19,19 @@
 //! 3. What the page's record says of where to find it is right at any time, and is copied to
 //!    the new frame's with the lock of the root, under which relocation changes it.
 //!
-//! Fork copies a migration entry into a VMA that the walk of the fifth step may have passed
-//! by, so the walk is repeated until the frame counts none. The VMA is chained before it gets
-//! its entries, so the next walk finds it.
+//! Fork may copy a migration entry while others are replaced. The walk of the fifth step finds
+//! the copy: its VMA is chained before it gets its entries, and comes after the one that they
+//! are copied from. But nothing is left to that order: walks are repeated until the frame counts
+//! no migration entry.
 //!
 //! Pages that are in the swap cache, or in use by others than their mappings stay
 //! where they are.
 
+mod compact;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use compact::Deferral;
 
 use crate::frame::{Frame, copy_page};
 use crate::paging::Entry;
@@ -70,7 +74,7 @@ impl<'m, P: Platform> Migrations<'m, P> {
         if !record.try_get() {
             return Err(to);
         }
-        let Some(lock) = record.try_folio_lock().filter(|_| is_movable(record)) else {
+        let Some(lock) = record.try_folio_lock().filter(|_| is_movable(record, 1)) else {
             self.mem.put(from);
             return Err(to);
         };
@@ -107,27 +111,32 @@ impl<P: Platform> Drop for Migrations<'_, P> {
     }
 }
 
-/// Whether a page, to which the caller has a reference and the lock, can be moved, as far as
-/// its record tells.
-fn is_movable(record: &Frame) -> bool {
+/// Whether a page, to which the caller has so many references, can be moved, as far as its
+/// record tells. With the page's lock held it stays so, but for the references.
+fn is_movable(record: &Frame, references: u32) -> bool {
     let mapped = record.mapcount();
-    record.kind() == FrameKind::Anon && !record.is_in_swap_cache() && mapped != 0 && record.refcount() == mapped + 1
+    record.kind() == FrameKind::Anon
+        && !record.is_in_swap_cache()
+        && mapped != 0
+        && record.refcount() == mapped + references
 }
 
 impl<P: Platform> Memory<P> {
-    /// Moves the private page in a frame to another frame, if it is one that can be moved;
-    /// says whether it was. No lock may be held beyond a VMA's.
+    /// Moves the private pages in these frames to other frames, as far as they can be moved;
+    /// returns how many it were. No lock may be held beyond a VMA's.
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`]: there is no other frame.
-    pub fn migrate(&self, pfn: Pfn) -> Result<bool, OutOfMemory> {
-        let to = self.alloc(FrameKind::Anon, 0)?;
+    /// [`OutOfMemory`]: there is no other frame. Those before have been moved.
+    pub fn migrate(&self, pages: impl IntoIterator<Item = Pfn>) -> Result<usize, OutOfMemory> {
         let mut migrations = Migrations::new(self);
-        if let Err(to) = migrations.add(pfn, to) {
-            self.free(to);
+        for pfn in pages {
+            let to = self.alloc(FrameKind::Anon, 0)?;
+            if let Err(to) = migrations.add(pfn, to) {
+                self.free(to);
+            }
         }
-        Ok(migrations.finish() == 1)
+        Ok(migrations.finish())
     }
 
     /// Step 4, for a page that no TLB has any more; says whether it was done. `to` is the

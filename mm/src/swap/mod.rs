@@ -110,7 +110,7 @@ impl<P: Platform> Memory<P> {
             return Ok(());
         }
         let (order, slots) = slots::books(slots);
-        let block = self.alloc(FrameKind::Kernel, order)?;
+        let block = self.alloc_compacting(FrameKind::Kernel, order)?;
         let pfn = block.into_raw();
         // SAFETY: the block is ours, in the direct map, and never given back.
         unsafe { self.swap().init(self.page_ptr(pfn), slots) };

@@ -147,11 +147,9 @@ impl Machine {
 
     /// Has all pages moved to other frames that can be.
     pub fn migrate(&self) {
-        for pfn in (0..self.memory.end_frame().0).map(Pfn) {
-            if self.memory.frame(pfn).kind() == FrameKind::Anon {
-                self.memory.migrate(pfn).expect("too few frames");
-            }
-        }
+        let all = (0..self.memory.end_frame().0).map(Pfn);
+        let private = |&pfn: &Pfn| self.memory.frame(pfn).kind() == FrameKind::Anon;
+        self.memory.migrate(all.filter(private).collect::<Vec<_>>()).expect("too few frames");
     }
 
     /// Drops an address space that no CPU has run.
@@ -213,6 +211,12 @@ impl<'m> Space<'m> {
     pub fn move_to(&self, from: usize, len: usize, to: usize, new_len: usize) -> Result<(), SpaceError> {
         let flags = MremapFlags::MAYMOVE | MremapFlags::FIXED;
         self.mremap(from, len, new_len, flags.bits() as usize, to).map(|at| assert_eq!(at, to))
+    }
+
+    /// Moves the pages of a mapping, which stays, and is empty then.
+    pub fn move_pages(&self, from: usize, len: usize, to: usize) -> Result<(), SpaceError> {
+        let flags = MremapFlags::MAYMOVE | MremapFlags::FIXED | MremapFlags::DONTUNMAP;
+        self.mremap(from, len, len, flags.bits() as usize, to).map(|at| assert_eq!(at, to))
     }
 
     /// Moves a mapping so that its pages belong to the new address.

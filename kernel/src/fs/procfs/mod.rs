@@ -119,9 +119,13 @@ fn writes(flags: u32) -> bool {
     matches!(flags & O_ACCMODE, O_WRONLY | O_RDWR)
 }
 
-/// Opens something in `/proc` or `/sys`. Root may open any file for writing, except
-/// settings that cannot be changed; whether a write does anything is another
-/// question.
+fn reads(flags: u32) -> bool {
+    flags & O_ACCMODE != O_WRONLY
+}
+
+/// Opens something in `/proc` or `/sys`. Root may open any file, except settings that
+/// cannot be changed for writing, and those that have no value for reading; whether
+/// a write does anything is another question.
 ///
 /// # Errors
 /// `EACCES` for such a setting, `ESRCH` if the process is gone, `ENOMEM`.
@@ -139,6 +143,7 @@ pub fn open(dentry: Arc<Dentry>, node: Node, flags: u32) -> Result<Arc<File>, Er
         Node::System(SystemFile::FrameCounts) => File::new(dentry, FrameFile::Count, flags),
         Node::System(SystemFile::FrameFlags) => File::new(dentry, FrameFile::Flags, flags),
         Node::Sysctl(setting) if writes(flags) && !setting.is_writable() => Err(Errno::EACCES),
+        Node::Sysctl(setting) if reads(flags) && !setting.is_readable() => Err(Errno::EACCES),
         Node::Attribute(attribute) if writes(flags) && !attribute.is_writable() => Err(Errno::EACCES),
         _ => File::new(dentry, ProcText::new(node), flags),
     }

@@ -12,6 +12,8 @@ use crate::syscall::misc;
 /// A setting.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Sysctl {
+    /// `vm/compact_memory`: what is written there has memory compacted.
+    CompactMemory,
     /// `vm/max_map_count`
     MaxMapCount,
     /// `vm/mmap_min_addr`
@@ -52,7 +54,8 @@ impl Sysctl {
     pub fn is_writable(self) -> bool {
         matches!(
             self,
-            Sysctl::MaxMapCount
+            Sysctl::CompactMemory
+                | Sysctl::MaxMapCount
                 | Sysctl::MmapMinAddr
                 | Sysctl::OvercommitMemory
                 | Sysctl::OvercommitRatio
@@ -61,13 +64,25 @@ impl Sysctl {
         )
     }
 
+    /// Whether it has a value.
+    pub fn is_readable(self) -> bool {
+        self != Sysctl::CompactMemory
+    }
+
+    /// The permissions of the file.
+    pub fn permissions(self) -> u32 {
+        let of = |yes, bits| if yes { bits } else { 0 };
+        of(self.is_readable(), 0o444) | of(self.is_writable(), 0o200)
+    }
+
     /// Writes the value, with a newline, into `text`.
     ///
     /// # Errors
-    /// `ENOMEM`.
+    /// `EACCES` if it has none, `ENOMEM`.
     pub fn show(self, text: &mut Text) -> Result<(), Errno> {
         let settings = memory().sysctl();
         let number = match self {
+            Sysctl::CompactMemory => return Err(Errno::EACCES),
             Sysctl::MaxMapCount => settings.max_map_count(),
             Sysctl::MmapMinAddr => settings.mmap_min_addr(),
             Sysctl::HugePages => 0,
@@ -100,18 +115,19 @@ impl Sysctl {
     /// `EACCES` if it cannot be changed, `EINVAL` if the value is no number or
     /// not allowed.
     pub fn store(self, line: &[u8]) -> Result<(), Errno> {
-        let _writer = WRITER.lock();
-        let settings = memory().sysctl();
-        if self == Sysctl::HostName {
-            return misc::set_host_name(line);
-        }
         let number = || {
             let text = core::str::from_utf8(line).map_err(|_| Errno::EINVAL)?;
             let number = text.trim().parse::<usize>().map_err(|_| Errno::EINVAL)?;
             let most = if self == Sysctl::MmapMinAddr { mm::TASK_SIZE } else { i32::MAX as usize };
             if number <= most { Ok(number) } else { Err(Errno::EINVAL) }
         };
+        if self == Sysctl::CompactMemory {
+            return if number()? == 1 { Ok(memory().compact_all()) } else { Err(Errno::EINVAL) };
+        }
+        let _writer = WRITER.lock();
+        let settings = memory().sysctl();
         match self {
+            Sysctl::HostName => return misc::set_host_name(line),
             Sysctl::MaxMapCount => settings.set_max_map_count(number()?),
             Sysctl::MmapMinAddr => settings.set_mmap_min_addr(number()?),
             Sysctl::OvercommitMemory => settings.set_overcommit(match number()? {

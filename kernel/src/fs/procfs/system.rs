@@ -12,6 +12,8 @@ use crate::task::table;
 /// A file about the machine.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SystemFile {
+    /// `buddyinfo`
+    BuddyInfo,
     /// `cpuinfo`
     CpuInfo,
     /// `filesystems`
@@ -53,6 +55,7 @@ impl SystemFile {
     /// `ENOMEM`.
     pub fn text(self) -> Result<Text, Errno> {
         Text::build(|text| match self {
+            SystemFile::BuddyInfo => buddy_info(text),
             SystemFile::CpuInfo => cpu_info(text),
             SystemFile::FileSystems => text.push(b"nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tpipefs\n"),
             SystemFile::FrameCounts | SystemFile::FrameFlags => Err(Errno::EINVAL),
@@ -115,7 +118,7 @@ fn mem_info(text: &mut Text) -> Result<(), Errno> {
 }
 
 /// What there is of Linux's: kinds of pages, and then what happened, which is this
-/// kernel's own: faults by their locks, shootdowns, relocations.
+/// kernel's own for the most part: faults by their locks, shootdowns, relocations.
 fn vm_stat(text: &mut Text) -> Result<(), Errno> {
     let memory = memory();
     let of = |kind| memory.count_frames(kind);
@@ -151,6 +154,14 @@ fn slab_info(text: &mut Text) -> Result<(), Errno> {
         ))?;
     }
     Ok(())
+}
+
+fn buddy_info(text: &mut Text) -> Result<(), Errno> {
+    text.put(format_args!("Node 0, zone {:>8} ", "DMA32"))?;
+    for count in memory().free_blocks() {
+        text.put(format_args!("{count:6} "))?;
+    }
+    text.push(b"\n")
 }
 
 fn swaps(text: &mut Text) -> Result<(), Errno> {

@@ -89,7 +89,8 @@ pub enum Node {
 
 type Entry = (&'static str, Node);
 
-const ROOT: [Entry; 17] = [
+const ROOT: [Entry; 18] = [
+    ("buddyinfo", Node::System(SystemFile::BuddyInfo)),
     ("cpuinfo", Node::System(SystemFile::CpuInfo)),
     ("filesystems", Node::System(SystemFile::FileSystems)),
     ("kpagecount", Node::System(SystemFile::FrameCounts)),
@@ -111,7 +112,8 @@ const ROOT: [Entry; 17] = [
 
 const SYS: [Entry; 3] = [("fs", Node::SysFs), ("kernel", Node::SysKernel), ("vm", Node::SysVm)];
 
-const SYS_VM: [Entry; 5] = [
+const SYS_VM: [Entry; 6] = [
+    ("compact_memory", Node::Sysctl(Sysctl::CompactMemory)),
     ("max_map_count", Node::Sysctl(Sysctl::MaxMapCount)),
     ("mmap_min_addr", Node::Sysctl(Sysctl::MmapMinAddr)),
     ("nr_hugepages", Node::Sysctl(Sysctl::HugePages)),
@@ -328,7 +330,7 @@ impl Node {
             Node::Fd { pid, fd } => S_IFLNK | process::link_permissions(pid, fd),
             Node::System(SystemFile::FrameCounts | SystemFile::FrameFlags) => S_IFREG | 0o400,
             Node::System(_) => S_IFREG | 0o444,
-            Node::Sysctl(setting) => S_IFREG | if setting.is_writable() { 0o644 } else { 0o444 },
+            Node::Sysctl(setting) => S_IFREG | setting.permissions(),
             Node::Attribute(attribute) => S_IFREG | if attribute.is_writable() { 0o644 } else { 0o444 },
             Node::FdInfo { .. } => S_IFREG | 0o444,
             Node::ProcessFile { file, .. } => S_IFREG | file.permissions(),

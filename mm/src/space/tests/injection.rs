@@ -430,7 +430,7 @@ const SCENARIOS: &[Scenario] = &[
         prepare: three_mappings,
         operation: |p| {
             let entry = p.space.core.tables.lookup(p.space.mem, BASE).expect("no page");
-            done(p.space.mem.migrate(entry.pfn()).map_err(SpaceError::from))
+            done(p.space.mem.migrate([entry.pfn()]).map_err(SpaceError::from))
         },
     },
     Scenario {

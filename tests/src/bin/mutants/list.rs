@@ -769,10 +769,10 @@ pub const RACES: &[Mutation] = &[
     ),
     race(
         "migration::migration_and_fork",
-        "race: who moves a page looks for its mappings once",
-        "mm/src/migrate/mod.rs",
-        "        while old.migrating() != 0 {",
-        "        if old.migrating() != 0 {",
+        "race: fork does not count the migration entries that it copies",
+        "mm/src/space/fork.rs",
+        "        frames.get(pfn).inc_migrating();\n",
+        "        let _ = (frames, pfn);\n",
     ),
     race(
         "migration::migration_and_munmap",

@@ -343,6 +343,14 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
         add("huge pages", &huge, machine, Expect::Shows(0, vec!["all is well"]));
     }
 
+    // Pages that are moved to other frames meanwhile.
+    let mut compact = Program::new(places.build.join("c/glibc/compact"), &["100"]);
+    (compact.memory, compact.options) = ("96M", vec!["watchdog=60"]);
+    for machine in [BIOS, TWO_CPUS, FOUR_CPUS] {
+        let shown = vec!["ok there are more large blocks", "ok what was written was read by all", "ok no page is lost"];
+        add("compaction", &compact, machine, Expect::Shows(0, shown));
+    }
+
     let busybox = PathBuf::from("/bin/busybox");
     let shell = |script: &str| Program::new(busybox.clone(), &["sh", "-c", script]);
     let listing = shell("echo $(expr 6 \\* 7); ls /; cat /proc/self/maps");

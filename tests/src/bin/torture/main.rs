@@ -13,7 +13,8 @@
 //! memory is lost: after each round but the first, private pages, page tables and
 //! committed memory are what they were after the first one, to the page, and of free
 //! memory no more is missing than what the kernel may keep for its next objects
-//! ([`KEPT`]). Where there is swap, pages of all ranges are sent there all the time.
+//! ([`KEPT`]). Memory is compacted all the time then. Where there is swap, pages of all
+//! ranges are sent there all the time.
 
 mod chaos;
 mod exact;
@@ -46,6 +47,8 @@ pub const SIZES: usize = 24;
 const KEPT: usize = 4096;
 /// A process may be waited for before another CPU has let go of its memory.
 const SETTLING: Duration = Duration::from_secs(3);
+/// How long memory is left as it is.
+const COMPACTED: Duration = Duration::from_millis(20);
 /// Where the ranges are: far below what `mmap` chooses.
 const SMALL: usize = 0x1000_0000_0000;
 const LARGE: usize = SMALL + (1 << 30);
@@ -91,7 +94,7 @@ fn main() -> ExitCode {
         let left = end.saturating_duration_since(Instant::now());
         let time = left.min(Duration::from_secs(options.round)).max(Duration::from_secs(1));
         let seed = options.seed.wrapping_mul(1_000_003).wrapping_add(rounds);
-        match report::fork(|| round(threads, time, seed)) {
+        match report::fork(|| round(threads, time, seed, alone)) {
             Some(child) => report::join(child),
             None => report::wrong(format_args!("fork fails")),
         }
@@ -107,6 +110,8 @@ fn main() -> ExitCode {
     let swap = value(&read("/proc/meminfo"), "SwapTotal:");
     let swapped = value(&read("/proc/vmstat"), "pswpout ");
     check!(!alone || swap == 0 || swapped > 0, "nothing has gone to swap");
+    let moved = value(&read("/proc/vmstat"), "pgmigrate_success ");
+    check!(!alone || moved > 0, "no page has been moved to another frame");
     report::say(format_args!("torture: ok"));
     ExitCode::SUCCESS
 }
@@ -161,15 +166,27 @@ fn value(text: &str, name: &str) -> usize {
 }
 
 /// One round, in a process that has nothing to lose. The status it ends with.
-fn round(threads: usize, time: Duration, seed: u64) -> i32 {
+fn round(threads: usize, time: Duration, seed: u64, alone: bool) -> i32 {
     let end = Instant::now() + time;
     thread::scope(|scope| {
+        if alone {
+            scope.spawn(move || compact(end));
+        }
         for number in 0..threads {
             scope.spawn(move || work(number, threads, end, seed));
         }
     });
     report::say(format_args!("seed {seed}: {} operations", report::OPERATIONS.load(Relaxed)));
     0
+}
+
+/// Has pages moved to other frames all the time, where the kernel can. Their contents are the same.
+fn compact(end: Instant) {
+    while Instant::now() < end {
+        let done = fs::write("/proc/sys/vm/compact_memory", "1");
+        check!(done.is_ok(), "memory is not compacted: {done:?}");
+        thread::sleep(COMPACTED);
+    }
 }
 
 /// Says of some pages, whoever uses them, that they are not needed soon. Whether they go or

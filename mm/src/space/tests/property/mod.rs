@@ -126,6 +126,7 @@ impl<'m> World<'m> {
                 }
             }
             Op::HugePages(mode) => self.mem.sysctl().set_huge_pages(mode),
+            Op::Compact => self.mem.compact_all(),
             Op::WriteFile(file, page) => {
                 let value = self.fresh_value();
                 let offset = (page * PAGE) as u64;
@@ -407,7 +408,7 @@ impl<'m> World<'m> {
                 (if refused { found } else { Ok(0) }, found)
             }
             Op::Fork | Op::Exit | Op::Switch(_) | Op::WriteFile(..) | Op::Reclaim(_) => (Ok(0), Ok(0)),
-            Op::Migrate(_) | Op::HugePages(_) => (Ok(0), Ok(0)),
+            Op::Migrate(_) | Op::Compact | Op::HugePages(_) => (Ok(0), Ok(0)),
         };
         assert_eq!(found, expected, "{op:?}");
         process.assert_resident(machine, resident);

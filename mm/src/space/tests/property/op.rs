@@ -83,6 +83,7 @@ pub enum Op {
     Collapse(Place, Len),
     /// Where faults make huge pages.
     HugePages(HugePages),
+    Compact,
     Fork,
     Exit,
     Switch(usize),
@@ -204,6 +205,7 @@ pub fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(at, len)| Op::Collapse(at, len)),
         1 => prop_oneof![Just(HugePages::Always), Just(HugePages::Madvise), Just(HugePages::Never)]
             .prop_map(Op::HugePages),
+        1 => Just(Op::Compact),
         1 => (0..2usize, 0..FILE_PAGES).prop_map(|(file, page)| Op::WriteFile(file, page)),
         4 => Just(Op::Fork),
         2 => Just(Op::Exit),

@@ -104,12 +104,11 @@ impl<'m> Process<'m> {
         let mut frames = Vec::new();
         let all = PageRange::new(0, crate::TASK_SIZE).unwrap();
         self.space.for_each_page(all, |page| frames.push(page.pfn));
-        for (number, pfn) in frames.into_iter().enumerate().filter(|(number, _)| number % part == 0) {
-            let nth = usize::from(self.failing && number % 8 == 0);
-            mem.fail_nth_allocation(nth);
-            assert_eq!(mem.migrate(pfn).is_err(), nth != 0);
-            mem.fail_nth_allocation(0);
-        }
+        let some: Vec<_> = frames.into_iter().step_by(part).collect();
+        let nth = if self.failing { some.len().div_ceil(2) } else { 0 };
+        mem.fail_nth_allocation(nth);
+        assert_eq!(mem.migrate(some).is_err(), nth != 0);
+        mem.fail_nth_allocation(0);
     }
 
     /// What is in a huge page has a page of its own, of zeroes if it was never written to.
