@@ -89,6 +89,8 @@ pub struct Memory<P: Platform> {
     /// Where reclaim goes on: a frame, counted from the first, modulo their number.
     clock: AtomicUsize,
     deferral: Deferral,
+    /// Pins of all pages.
+    pinned: AtomicIsize,
     #[cfg(any(test, feature = "fault-injection"))]
     injection: injection::Injection,
 }
@@ -155,6 +157,7 @@ impl<P: Platform> Memory<P> {
             huge_leaves: AtomicUsize::new(0),
             clock: AtomicUsize::new(0),
             deferral: Deferral::new(),
+            pinned: AtomicIsize::new(0),
             #[cfg(any(test, feature = "fault-injection"))]
             injection: injection::Injection::new(),
         };
@@ -282,6 +285,17 @@ impl<P: Platform> Memory<P> {
     #[inline]
     pub(crate) fn swap(&self) -> &SwapSlots {
         &self.swap
+    }
+
+    /// Counts pins, or if it is negative pins less.
+    pub(crate) fn count_pinned(&self, pins: isize) {
+        self.pinned.fetch_add(pins, Ordering::Relaxed);
+    }
+
+    /// Whether there may be a pinned page. One that was pinned with a lock which the
+    /// caller has since got is not overlooked.
+    pub(crate) fn has_pinned(&self) -> bool {
+        self.pinned.load(Ordering::Relaxed) != 0
     }
 
     /// When not to compact.

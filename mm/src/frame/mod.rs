@@ -113,6 +113,8 @@ pub struct Frame {
     /// Page-table entries that mapped the frame and will map the one that its page is being
     /// moved to. None of them holds a reference.
     migrating: AtomicU32,
+    /// References whose holders rely on the page's being where it is, and its owner's.
+    pins: AtomicU32,
     /// Guards the entries of a page table.
     table_lock: SpinLock<(), { rank::PAGE_TABLE }>,
     /// Guards where a private page is: taken by who takes it out of page tables, or
@@ -140,6 +142,7 @@ impl Frame {
             next: AtomicU32::new(0),
             swap_slot: AtomicU32::new(0),
             migrating: AtomicU32::new(0),
+            pins: AtomicU32::new(0),
             table_lock: SpinLock::new(()),
             folio_lock: SpinLock::new(()),
         }
@@ -206,6 +209,26 @@ impl Frame {
         point();
         let before = self.migrating.fetch_sub(1, Ordering::Release);
         debug_assert!(before != 0, "more migration entries go than there were");
+    }
+
+    /// How many hold the page where it is ([`AddressSpace::pin`](crate::AddressSpace::pin)).
+    #[inline]
+    pub fn pins(&self) -> u32 {
+        point();
+        self.pins.load(Ordering::Relaxed)
+    }
+
+    /// One of the references is one that the page stays for.
+    pub(crate) fn inc_pins(&self) {
+        point();
+        self.pins.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is an ordinary one again.
+    pub(crate) fn dec_pins(&self) {
+        point();
+        let before = self.pins.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before != 0, "unpinned more often than pinned");
     }
 
     /// Page-table entries that map the page, be it just being moved or not.

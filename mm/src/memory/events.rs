@@ -54,6 +54,8 @@ pub enum Event {
     RelocateForked,
     /// The same: it was not, as one of its pages is mapped elsewhere too.
     RelocateShared,
+    /// The same: it was not, as one of its pages is pinned.
+    RelocatePinned,
     /// A shootdown: a page was evicted.
     FlushReclaim,
     /// A page was loaded from swap.
@@ -84,7 +86,7 @@ pub enum Event {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Event; 30] = [
+    pub const ALL: [Event; 37] = [
         Event::FaultVmaLocked,
         Event::FaultVmaNotFound,
         Event::FaultVmaBusy,
@@ -108,6 +110,7 @@ impl Event {
         Event::RelocateNotAnon,
         Event::RelocateForked,
         Event::RelocateShared,
+        Event::RelocatePinned,
         Event::FlushReclaim,
         Event::SwapIn,
         Event::SwapOut,
@@ -149,6 +152,7 @@ impl Event {
             Event::RelocateNotAnon => "mremap_relocate_fail_not_anon",
             Event::RelocateForked => "mremap_relocate_fail_forked",
             Event::RelocateShared => "mremap_relocate_fail_shared",
+            Event::RelocatePinned => "mremap_relocate_fail_pinned",
             Event::FlushReclaim => "tlb_flush_reclaim",
             Event::SwapIn => "pswpin",
             Event::SwapOut => "pswpout",

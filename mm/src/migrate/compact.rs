@@ -11,12 +11,13 @@
 //! One scanner goes up from the lowest frame, block by block, and moves private pages
 //! away; to frames that the other finds, which comes down from the highest frame. All is done
 //! when they meet. Who needs one block leaves out those that have something in them
-//! that cannot be moved, and stops at the first that has become free. (Linux's
-//! `compact_zone`.)
+//! that cannot be moved, and stops at the first that has become free. What is full is left
+//! alone: that may be a huge page, which would be split. (Linux's `compact_zone`.)
 //!
 //! Nothing is waited for but page tables and reverse mappings: a page that is locked or in use
 //! stays. Some frames are left to others who need one meanwhile.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use super::{BATCH, Migrations, is_movable};
@@ -100,7 +101,7 @@ impl<'m, P: Platform> Compaction<'m, P> {
         while start + size <= self.end && self.mem.free_frames() > RESERVE {
             let block = start..start + size;
             start += size;
-            if whole && !self.may_become_free(block.clone()) {
+            if !self.is_worthwhile(block.clone(), whole) {
                 continue;
             }
             if !self.empty(block) {
@@ -116,10 +117,9 @@ impl<'m, P: Platform> Compaction<'m, P> {
     }
 
     /// Moves what it can out of a block; `false` if there is nowhere left to move to.
-    fn empty(&mut self, block: core::ops::Range<usize>) -> bool {
+    fn empty(&mut self, block: Range<usize>) -> bool {
         let limit = block.end;
         for pfn in block.map(Pfn) {
-            self.migrate_scanned += 1;
             if !may_move(self.mem.frame(pfn)) {
                 continue;
             }
@@ -132,13 +132,18 @@ impl<'m, P: Platform> Compaction<'m, P> {
         true
     }
 
-    /// Whether everything in a block is free, or may be moved away.
-    fn may_become_free(&mut self, block: core::ops::Range<usize>) -> bool {
+    /// Whether something in a block is free and, if the `whole` of it shall be, all else may
+    /// be moved away.
+    fn is_worthwhile(&mut self, block: Range<usize>, whole: bool) -> bool {
         self.migrate_scanned += block.len() as u64;
-        block.map(Pfn).all(|pfn| {
+        let mut has_free = false;
+        let fits = block.map(Pfn).all(|pfn| {
             let record = self.mem.frame(pfn);
-            record.kind() == FrameKind::Free || may_move(record)
-        })
+            let is_free = record.kind() == FrameKind::Free;
+            has_free |= is_free;
+            is_free || !whole || may_move(record)
+        });
+        fits && has_free
     }
 
     /// The next free frame from the top, but none below `limit`.

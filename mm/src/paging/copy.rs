@@ -32,6 +32,15 @@ impl RunPair<'_> {
         self.table.level() != Level::Pte
     }
 
+    /// All entries, empty ones included, in ascending order, each with the other table's
+    /// entry for the same address.
+    pub fn all_slots(&self) -> impl Iterator<Item = (Slot<'_>, Slot<'_>)> {
+        self.cells
+            .iter()
+            .zip(self.other_cells)
+            .map(|(cell, other)| (self.table.as_slot(cell), self.table.as_slot(other)))
+    }
+
     /// The entries that are not empty, in ascending order, each with the other
     /// table's entry for the same address.
     #[inline(always)]

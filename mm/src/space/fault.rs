@@ -120,10 +120,18 @@ pub(super) fn is_exclusive(frames: &Frames, entry: Entry) -> bool {
     is_own(frames.get(entry.pfn()))
 }
 
-/// Whether a page is mapped and referenced once.
+/// Whether a page is mapped once and, but for pins, not referenced otherwise.
 #[inline(always)]
 fn is_own(record: &Frame) -> bool {
-    record.kind() == FrameKind::Anon && record.mapcount() == 1 && record.refcount() == 1
+    record.kind() == FrameKind::Anon && record.mapcount() == 1 && (record.refcount() == 1 || is_pinned_alone(record))
+}
+
+/// Whether all references to a page but that of its one mapping are pins: a page that is pinned is
+/// not shared by fork, so it is to stay its owner's.
+#[cold]
+fn is_pinned_alone(record: &Frame) -> bool {
+    let references = record.refcount();
+    references == 1 + record.pins()
 }
 
 #[cold]
@@ -265,7 +273,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// map it: writable if the VMA is. That is done before the entry's table is locked,
     /// so that others who fault on pages of that table wait less.
     #[inline(always)]
-    fn adopt(&self, vma: Ref<Vma>, page: usize, frame: &OwnedFrame) -> Entry {
+    pub(super) fn adopt(&self, vma: Ref<Vma>, page: usize, frame: &OwnedFrame) -> Entry {
         let flags = vma.flags();
         let record = self.mem.frame(frame.pfn());
         record.set_mapping(vma.anon_vma().map_or(0, AnonVma::to_mapping));
@@ -400,7 +408,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// A new private frame with the contents of `pfn`, which the caller has a
     /// reference to.
     #[inline(always)]
-    fn copy_of(&self, pfn: Pfn) -> Result<OwnedFrame, FaultError> {
+    pub(super) fn copy_of(&self, pfn: Pfn) -> Result<OwnedFrame, FaultError> {
         let copy = self.mem.alloc(FrameKind::Anon, 0)?;
         // SAFETY: both are whole pages of the direct map; the new one is owned,
         // the old one is kept by the caller's reference. That others may write

@@ -7,11 +7,12 @@ use crate::frame::Frames;
 use crate::paging::{Entry, EntryFlags, HUGE_PAGES, RunPair, Slot, TlbGather};
 use crate::slab::Ref;
 use crate::vma::{Needs, Spares, Vma, VmaTree};
-use crate::{Event, Memory, Platform, VmaFlags};
+use crate::{Event, FrameKind, Memory, Platform, VmaFlags};
 
 impl<'m, P: Platform> AddressSpace<'m, P> {
     /// A copy of the address space (Linux's `dup_mmap`). Private pages are
-    /// shared from now on, and copied by whoever writes to one first; mappings
+    /// shared from now on, and copied by whoever writes to one first, those that
+    /// are [pinned](super::PinnedPage) at once; mappings
     /// advised `MADV_DONTFORK` are left out, those advised `MADV_WIPEONFORK`
     /// come out empty, none is locked in the copy.
     ///
@@ -66,7 +67,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         let accountable = flags.contains(VmaFlags::ACCOUNT);
         let charge = Charge::new(self.mem, if accountable { pages } else { 0 })?;
         let mut spares = Spares::reserve(self.mem, Needs::fork(vma))?;
-        state.vmas.append_fork(self.mem, vma, flags, child.id(), &mut spares);
+        let copy = state.vmas.append_fork(self.mem, vma, flags, child.id(), &mut spares);
         charge.keep();
         state.totals.add(flags, pages);
         // Without private pages, faults bring back what there was.
@@ -74,7 +75,13 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
             return Ok(());
         }
         let frames = self.mem.frames();
-        let result = self.core.tables.visit_both(self.mem, &child.core.tables, vma.range(), |run| {
+        // Nobody pins one meanwhile.
+        let has_pinned = self.mem.has_pinned();
+        if has_pinned {
+            self.core.tables.split_all(self.mem, vma.range());
+        }
+        let mut copied = Ok(());
+        self.core.tables.visit_both(self.mem, &child.core.tables, vma.range(), |run| {
             let shared = if run.is_huge() { share_huge(run, &frames) } else { share_run(run, &frames, self.mem) };
             if shared.protected {
                 gather.changed_range(run.start(), run.end());
@@ -82,8 +89,39 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
             child.core.resident.add(ResidentKind::Anon, shared.anon);
             child.core.resident.add(ResidentKind::Object, shared.pages - shared.anon);
             child.core.resident.add(ResidentKind::Swapped, shared.swapped);
-        });
-        Ok(result?)
+            if has_pinned && copied.is_ok() && !run.is_huge() {
+                copied = child.copy_pinned(run, vma, copy);
+            }
+        })?;
+        copied
+    }
+}
+
+impl<P: Platform> AddressSpace<'_, P> {
+    /// Of the pages of `parent` that the child, which this is, has just come to share, gives
+    /// it copies of those that are pinned, and were shared by nobody: they stay the parent's.
+    #[cold]
+    fn copy_pinned(&self, run: &RunPair<'_>, parent: Ref<Vma>, vma: Ref<Vma>) -> Result<(), SpaceError> {
+        let mut addr = run.start();
+        for (slot, copy) in run.all_slots() {
+            let (page, entry) = (addr, slot.get());
+            addr += slot.size();
+            let record = self.mem.frame(entry.pfn());
+            let alone = || record.kind() == FrameKind::Anon && record.pins() != 0 && record.mapcount() == 2;
+            if !entry.is_counted() || !alone() {
+                continue;
+            }
+            let frame = self.copy_of(entry.pfn())?;
+            copy.set(self.adopt(vma, page, &frame));
+            frame.into_raw();
+            record.dec_mapcount();
+            let last = record.release();
+            debug_assert!(!last, "a pinned page has no references");
+            if parent.flags().contains(VmaFlags::WRITE) {
+                slot.update(|entry| entry.with(EntryFlags::WRITE));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -50,6 +50,7 @@ mod mremap;
 mod munmap;
 mod pageout;
 mod pages;
+mod pin;
 mod place;
 mod populate;
 mod stack;
@@ -67,6 +68,7 @@ pub use fault::FaultAccess;
 pub use inspect::{VmaInfo, VmaKind, VmaPages};
 pub use mmap::{MappedFile, MmapRequest};
 pub use pages::{MappedPage, PageState};
+pub use pin::PinnedPage;
 #[cfg(any(test, feature = "sim"))]
 pub use verify::{find_mappings, verify_all};
 

@@ -6,7 +6,7 @@ use super::{AddressSpace, FaultAccess, FaultError, SpaceError};
 use crate::paging::EntryFlags;
 use crate::slab::Ref;
 use crate::vma::Vma;
-use crate::{PAGE_SIZE, PageRange, Pfn, Platform, VmaFlags, page_align_down};
+use crate::{Frame, PAGE_SIZE, PageRange, Pfn, Platform, VmaFlags, page_align_down};
 
 impl<P: Platform> AddressSpace<'_, P> {
     /// Faults in all pages of `range`, writable where the mapping is private
@@ -159,7 +159,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             let at = addr.checked_add(done).ok_or(FaultError::NotMapped)?;
             let offset = at % PAGE_SIZE;
             let part = (PAGE_SIZE - offset).min(len - done);
-            let pfn = self.pin(page_align_down(at), access)?;
+            let pfn = self.hold(page_align_down(at), access, |_| {})?;
             f(self.mem.page_ptr(pfn), offset, done, part);
             if pfn != self.mem.zero_page() {
                 self.mem.put(pfn);
@@ -170,18 +170,19 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     /// The frame mapped at `page`, faulted in for `access`, with a reference
-    /// unless it is the zero page.
-    fn pin(&self, page: usize, access: FaultAccess) -> Result<Pfn, FaultError> {
+    /// unless it is the zero page. `also` is called with the record of one that has it,
+    /// while neither fork nor a move can come between.
+    pub(super) fn hold(&self, page: usize, access: FaultAccess, also: impl Fn(&Frame)) -> Result<Pfn, FaultError> {
         loop {
-            if let Some(pfn) = self.pin_mapped(page, access) {
+            if let Some(pfn) = self.hold_mapped(page, access, &also) {
                 return Ok(pfn);
             }
             self.handle_fault(page, access)?;
         }
     }
 
-    /// [`pin`](Self::pin) for what is mapped so that it allows the access.
-    fn pin_mapped(&self, page: usize, access: FaultAccess) -> Option<Pfn> {
+    /// [`hold`](Self::hold) for what is mapped so that it allows the access.
+    fn hold_mapped(&self, page: usize, access: FaultAccess, also: impl Fn(&Frame)) -> Option<Pfn> {
         // Keeps the page tables.
         let _state = self.mmap.read();
         let slot = self.core.tables.lock_pte(self.mem, page)?;
@@ -196,6 +197,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         let pfn = entry.pfn_for(page);
         if !entry.is_special() {
             self.mem.get(pfn);
+            also(self.mem.frame(pfn));
         }
         Some(pfn)
     }

@@ -87,7 +87,8 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// Nothing stands in the way where no page is. Of a VMA that was forked some pages may
     /// be its alone by now, but they are found through what it shares. Who has a reference
     /// to a page without mapping it is not in the way: only who walks from a page looks at
-    /// what relocation changes, and does that under the lock of the root.
+    /// what relocation changes, and does that under the lock of the root. But who has
+    /// [pinned](crate::space::PinnedPage) a page is promised that it stays as it is.
     fn obstacle(&self, vma: Ref<Vma>, source: PageRange) -> Option<Event> {
         if !is_private_anonymous(vma) {
             return Some(Event::RelocateNotAnon);
@@ -100,7 +101,26 @@ impl<P: Platform> AddressSpace<'_, P> {
         }
         let mut shared = false;
         self.core.tables.visit_runs(self.mem, source, |run| shared |= has_shared_page(run, &frames));
-        shared.then_some(Event::RelocateShared)
+        if shared {
+            return Some(Event::RelocateShared);
+        }
+        let pinned = self.mem.has_pinned() && self.has_pinned_page(source, &frames);
+        pinned.then_some(Event::RelocatePinned)
+    }
+
+    /// Whether a page in `source` is pinned. Nobody pins one meanwhile.
+    #[cold]
+    fn has_pinned_page(&self, source: PageRange, frames: &Frames<'_>) -> bool {
+        let mut pinned = false;
+        self.core.tables.visit_runs(self.mem, source, |run| {
+            let is_pinned = |pfn| frames.get(pfn).pins() != 0;
+            pinned |= if run.is_huge() {
+                run.entries().flat_map(Entry::pfns).any(is_pinned)
+            } else {
+                run.entries().any(|entry| entry.counted_pfn().is_some_and(is_pinned))
+            };
+        });
+        pinned
     }
 
     /// Gives `to`, a new VMA as large as `source`, which is a part of `from`, the

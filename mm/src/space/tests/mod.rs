@@ -14,6 +14,7 @@ mod linux_merge;
 mod linux_mremap;
 mod model;
 mod pages;
+mod pins;
 mod pressure;
 mod property;
 mod relocate;

@@ -187,7 +187,8 @@ fn verify_anon(vma: Ref<Vma>, addr: usize, record: &Frame, relatives: Relatives)
         "{vma:?} is not chained to the anon_vma of its page at {addr:#x}"
     );
     assert_eq!(record.index(), vma.index_of(addr), "index of the private page at {addr:#x} in {vma:?}");
-    verify_references("private", record, u32::from(record.is_in_swap_cache()), addr, relatives);
+    let others = u32::from(record.is_in_swap_cache()) + record.pins();
+    verify_references("private", record, others, addr, relatives);
 }
 
 /// Checks that a page has as many references as it has mappings and `others`.
