@@ -188,14 +188,15 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Allocates `1 << order` adjacent frames, aligned to their number, as so many single
-    /// ones: each with a record and one reference of its own. Returns the first.
+    /// ones: each with a record and one reference of its own. Returns the first. Compacts, if
+    /// need be.
     ///
     /// # Errors
     ///
-    /// As [`alloc`](Self::alloc).
+    /// As [`alloc_compacting`](Self::alloc_compacting), which also says what may be locked.
     #[cfg_attr(test, track_caller)]
     pub(crate) fn alloc_singly(&self, kind: FrameKind, order: u8) -> Result<Pfn, OutOfMemory> {
-        let block = self.alloc(kind, order)?;
+        let block = self.alloc_compacting(kind, order)?;
         self.frames.split_block(block.pfn(), order);
         Ok(block.into_raw())
     }

@@ -209,6 +209,7 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     ///
     /// [`OutOfMemory`].
+    #[cfg_attr(test, track_caller)]
     pub fn alloc_compacting(&self, kind: FrameKind, order: u8) -> Result<OwnedFrame, OutOfMemory> {
         self.allocation_site()?;
         let found = self.alloc_uncounted(kind, order);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::check;
 use crate::sim::SimPlatform;
 use crate::space::tests::{BASE, PAGE, Process, on_machine};
-use crate::{Event, FrameKind, MAX_ORDER, Memory, OutOfMemory, OwnedFrame, PageRange, Pfn};
+use crate::{Event, FrameKind, MAX_ORDER, Memory, OutOfMemory, OwnedFrame, PMD_SIZE, PageRange, Pfn};
 
 /// Frames of a machine, and pages that leave few of them free.
 const FRAMES: usize = 4096;
@@ -196,5 +196,31 @@ fn a_frame_is_taken_out_of_the_block_that_it_is_in() {
         mem.free(frame);
         mem.merge_free_lists();
         assert_eq!(mem.free_blocks(), before);
+    });
+}
+
+/// What compaction is for. The pages that were in pieces leave huge pages alone.
+#[test]
+fn memory_in_pieces_becomes_huge_pages() {
+    const HUGEPAGE: usize = 14;
+    on_machine(FRAMES, |mem| {
+        let p = in_pieces(mem);
+        let at = BASE + 64 * PMD_SIZE;
+        p.map_at(at, 2 << ORDER);
+        p.space.madvise(at, 2 * PMD_SIZE, HUGEPAGE).unwrap();
+        p.write(at, 1).unwrap();
+        p.write(at + PMD_SIZE, 2).unwrap();
+        assert_eq!((mem.events(Event::HugeFault), mem.events(Event::CompactSuccess)), (2, 2));
+        mem.compact_all();
+        assert_eq!(mem.events(Event::HugeSplit), 0);
+        check(&[&p]);
+        assert_eq!((p.read(at), p.read(at + PMD_SIZE)), (Ok(1), Ok(2)));
+        assert_in_pieces(&p);
+        // To move a part of one it is split.
+        let mut found = None;
+        p.space.for_each_page(PageRange::from_len(at + 5 * PAGE, PAGE).unwrap(), |page| found = Some(page.pfn));
+        assert_eq!((mem.migrate(found), mem.events(Event::HugeSplit)), (Ok(1), 1));
+        check(&[&p]);
+        assert_eq!(p.read(at), Ok(1));
     });
 }
