@@ -106,6 +106,48 @@ pub const MUTATIONS: &[Mutation] = &[
         "",
     ),
     mutation(
+        "compaction: what is full is emptied too",
+        "mm/src/migrate/compact.rs",
+        "        fits && has_free\n",
+        "        fits\n",
+    ),
+    mutation(
+        "compaction: it is tried again and again",
+        "mm/src/migrate/compact.rs",
+        " || self.deferral().defers(order) {",
+        " {",
+    ),
+    mutation(
+        "compaction: what is left of a free block is lost",
+        "mm/src/frame/buddy.rs",
+        "            self.link(table, head(order) ^ (1 << order), order);\n",
+        "",
+    ),
+    mutation(
+        "page tables are made of any frame",
+        "mm/src/memory/tables.rs",
+        "match self.frames.alloc_table(cpu) {",
+        "match None {",
+    ),
+    mutation(
+        "pins: fork shares pinned pages",
+        "mm/src/space/fork.rs",
+        "if has_pinned && copied.is_ok() && !run.is_huge() {",
+        "if false && copied.is_ok() && !run.is_huge() {",
+    ),
+    mutation(
+        "pins: pinned pages are relocated",
+        "mm/src/space/mremap/relocate.rs",
+        "self.mem.has_pinned() && self.has_pinned_page(source, &frames)",
+        "false && self.has_pinned_page(source, &frames)",
+    ),
+    mutation(
+        "pins: a write leaves a pinned page",
+        "mm/src/space/fault.rs",
+        "(record.refcount() == 1 || is_pinned_alone(record))",
+        "(record.refcount() == 1 || false && is_pinned_alone(record))",
+    ),
+    mutation(
         "fork: migration entries are not counted",
         "mm/src/space/fork.rs",
         "        frames.get(pfn).inc_migrating();\n",
@@ -413,7 +455,7 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "copy on write: a page with two mappings is taken for exclusive",
         "mm/src/space/fault.rs",
-        "record.mapcount() == 1 && record.refcount() == 1",
+        "record.mapcount() == 1 && (record.refcount() == 1 || is_pinned_alone(record))",
         "record.refcount() <= 2",
     ),
     mutation(
