@@ -179,7 +179,7 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     ///
     /// [`OutOfMemory`] when there is no such block, as always for an order
-    /// above [`MAX_ORDER`](crate::MAX_ORDER).
+    /// above [`MAX_ORDER`].
     #[inline]
     #[cfg_attr(test, track_caller)]
     pub fn alloc(&self, kind: FrameKind, order: u8) -> Result<OwnedFrame, OutOfMemory> {

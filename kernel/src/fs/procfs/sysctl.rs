@@ -122,7 +122,11 @@ impl Sysctl {
             if number <= most { Ok(number) } else { Err(Errno::EINVAL) }
         };
         if self == Sysctl::CompactMemory {
-            return if number()? == 1 { Ok(memory().compact_all()) } else { Err(Errno::EINVAL) };
+            if number()? != 1 {
+                return Err(Errno::EINVAL);
+            }
+            memory().compact_all();
+            return Ok(());
         }
         let _writer = WRITER.lock();
         let settings = memory().sysctl();
