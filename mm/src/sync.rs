@@ -134,6 +134,14 @@ pub(crate) type ReadGuard<'a, T> = Guard<raw::RwLockReadGuard<'a, T>>;
 /// A [`RwLock`] held in write mode.
 pub(crate) type WriteGuard<'a, T> = Guard<raw::RwLockWriteGuard<'a, T>>;
 
+impl<'a, T> WriteGuard<'a, T> {
+    /// Goes on as one of the readers: no writer comes in between.
+    #[inline]
+    pub(crate) fn downgrade(self) -> ReadGuard<'a, T> {
+        Guard { inner: self.inner.downgrade(), _held: self._held }
+    }
+}
+
 /// A mutual-exclusion lock that spins.
 pub(crate) struct SpinLock<T, const RANK: u8>(raw::Mutex<T>);
 

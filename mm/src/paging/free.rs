@@ -27,9 +27,9 @@ impl PageTables {
     /// `floor..ceiling` (bytes; the end of the mapping below and the start of the
     /// one above, or 0 and [`TASK_SIZE`]). They go once `gather` has flushed.
     ///
-    /// The caller has `floor..ceiling` to itself: it holds the mmap lock in write
-    /// mode, all VMAs in there were locked and are detached and unlinked from rmap,
-    /// and their leaves are gone.
+    /// The caller has `floor..ceiling` to itself: it holds the mmap lock, has had it in
+    /// write mode when all VMAs in there were locked and detached, which are unlinked from
+    /// rmap now, and their leaves are gone.
     pub fn free_tables<P: Platform>(
         &self,
         mem: &Memory<P>,

@@ -22,10 +22,11 @@
 //!   has to itself. [`free_tables`](PageTables::free_tables),
 //!   [`move_commit`](PageTables::move_commit) and
 //!   [`destroy`](PageTables::destroy) say what that takes; it always comes down
-//!   to the mmap lock in write mode, no VMA in the range that a fault could lock
-//!   or has locked, and no rmap walk that could reach it.
+//!   to the mmap lock, no VMA in the range that a fault could lock or has locked, nor
+//!   one in the tree, and no rmap walk that could reach it.
 //!
-//! Everybody else (faults under a VMA's lock, rmap walkers under an anon_vma's)
+//! Everybody else (faults under a VMA's lock, rmap walkers under an anon_vma's, who has
+//! the mmap lock in read mode and looks at a VMA in the tree)
 //! is therefore safe to follow any entry it reads. Who takes a table's lock
 //! checks then that the table is still where it was found.
 //!
@@ -165,6 +166,13 @@ impl PageTables {
     /// The CPUs that may use translations of this address space.
     pub fn active(&self) -> CpuSet {
         CpuSet(self.active.load(Ordering::Relaxed))
+    }
+
+    /// Whether more than one CPU may use translations of this address space.
+    #[inline(always)]
+    pub fn is_shared(&self) -> bool {
+        let active = self.active.load(Ordering::Relaxed);
+        active & active.wrapping_sub(1) != 0
     }
 
     /// Called on `cpu` before it loads the root: from now on flushes reach it.

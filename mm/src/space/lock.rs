@@ -1,5 +1,6 @@
 //! The mmap lock, together with what lets faults do without it.
 
+use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 
 use super::State;
@@ -49,6 +50,19 @@ impl MmapLock {
     #[inline(always)]
     pub(super) fn index(&self) -> &VmaIndex {
         &self.index
+    }
+}
+
+impl<'a> MmapWriteGuard<'a> {
+    /// Ends the section and goes on with the lock in read mode: the map stays as it is
+    /// now, but others may look at it.
+    #[inline]
+    pub(super) fn downgrade(self) -> ReadGuard<'a, State> {
+        let mut this = ManuallyDrop::new(self);
+        this.index.end_section(&mut this.state.vmas);
+        // SAFETY: `this` is neither used again nor dropped, so the guard is not doubled.
+        let state = unsafe { core::ptr::read(&raw const this.state) };
+        state.downgrade()
     }
 }
 

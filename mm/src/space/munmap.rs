@@ -1,6 +1,11 @@
 //! munmap(2), and the removal of what is in the way of a new mapping.
+//!
+//! As on Linux, munmap keeps others away from the map only until the VMAs have left it:
+//! taking out their pages, and waiting for other CPUs to flush them, goes on with the
+//! lock in read mode (`AddressSpace::remove_whole`).
 
 use super::account::Totals;
+use super::lock::MmapWriteGuard;
 use super::{AddressSpace, SpaceError, State};
 use crate::paging::TlbGather;
 use crate::slab::Ref;
@@ -33,6 +38,15 @@ pub(super) struct Removal {
     pub needs: Needs,
 }
 
+impl Removal {
+    /// Whether there is something in the range, and no VMA has only a part there.
+    #[inline]
+    fn takes_whole_vmas(&self, range: PageRange) -> bool {
+        self.first.is_some_and(|first| first.start() >= range.start())
+            && self.last.is_some_and(|last| last.end() <= range.end())
+    }
+}
+
 impl<P: Platform> AddressSpace<'_, P> {
     /// Unmaps `len` bytes (rounded up to pages) from `addr`. That nothing is
     /// mapped in some or all of the range is no error.
@@ -45,7 +59,19 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// range is sealed; `OutOfMemory`. Nothing has changed then.
     pub fn munmap(&self, addr: usize, len: usize) -> Result<(), SpaceError> {
         let range = checked_range(addr, len)?;
-        self.mem.reclaiming(|| self.unmap(&mut self.mmap.write(), range))
+        self.mem.reclaiming(|| self.try_munmap(range))
+    }
+
+    fn try_munmap(&self, range: PageRange) -> Result<(), SpaceError> {
+        let mut state = self.mmap.write();
+        let removal = self.plan_unmap(&state, range)?;
+        if self.core.tables.is_shared() && removal.takes_whole_vmas(range) {
+            self.remove_whole(state, range, removal.first);
+            return Ok(());
+        }
+        let mut spares = Spares::reserve(self.mem, removal.needs)?;
+        self.remove(&mut state, range, removal.first, Tables::Free, &mut spares);
+        Ok(())
     }
 
     /// Prepares and commits the removal of `range`.
@@ -131,6 +157,35 @@ impl<P: Platform> AddressSpace<'_, P> {
         if keep == Tables::Free {
             self.free_tables_before(vmas, range, next, &mut gather);
         }
+    }
+
+    /// [`remove`](Self::remove) where no VMA is cut, for an address space that other
+    /// CPUs use too. They wait only for the VMAs to leave the tree. What is done then
+    /// needs no more than that nothing is mapped in the range meanwhile:
+    ///
+    /// - the VMAs are nobody's but this function's, though reverse walks find them until
+    ///   they are retired. That is before their tables go;
+    /// - the neighbours do not change, so neither does what tables they need;
+    /// - whoever else has the lock in read mode looks for pages of VMAs that are in the
+    ///   tree, and so comes to no table that goes.
+    fn remove_whole(&self, mut state: MmapWriteGuard<'_>, range: PageRange, first: Option<Ref<Vma>>) {
+        let State { vmas, totals, .. } = &mut *state;
+        let mut next = first;
+        while let Some(vma) = next.filter(|vma| vma.start() < range.end()) {
+            next = vma.next();
+            self.forget(totals, vma.flags(), vma.pages());
+            vmas.remove(vma);
+        }
+        let state = state.downgrade();
+        let mut gather = TlbGather::new(self.mem, &self.core.tables, Event::FlushUnmap);
+        let mut at = first;
+        while let Some(vma) = at.filter(|vma| vma.start() < range.end()) {
+            // What has left the tree still knows what came after it.
+            at = vma.next();
+            self.zap(vma.range(), &mut gather);
+            retire(self.mem, vma);
+        }
+        self.free_tables_before(&state.vmas, range, next, &mut gather);
     }
 
     /// Frees the tables that only `range` needed, which has been unmapped with

@@ -45,7 +45,13 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// Costs nothing for what has no page tables. `f` runs with a page table locked: it
     /// must not touch user memory, nor block.
     pub fn for_each_page_state(&self, range: PageRange, mut f: impl FnMut(&PageState)) {
-        let _state = self.mmap.read();
+        let state = self.mmap.read();
+        for vma in state.vmas.overlapping(range.start(), range.end()) {
+            self.visit_page_states(vma.range().intersect(range), &mut f);
+        }
+    }
+
+    fn visit_page_states(&self, range: PageRange, f: &mut impl FnMut(&PageState)) {
         self.core.tables.visit_runs(self.mem, range, |run| {
             for (addr, slot) in run.slots() {
                 let entry = slot.get().settled();

@@ -183,8 +183,9 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// [`hold`](Self::hold) for what is mapped so that it allows the access.
     fn hold_mapped(&self, page: usize, access: FaultAccess, also: impl Fn(&Frame)) -> Option<Pfn> {
-        // Keeps the page tables.
-        let _state = self.mmap.read();
+        // Keeps the page tables of what is mapped, and of nothing else.
+        let state = self.mmap.read();
+        state.vmas.lookup(page)?;
         let slot = self.core.tables.lock_pte(self.mem, page)?;
         let entry = slot.get();
         if !entry.is_present() || (access.write && !entry.is_writable()) {

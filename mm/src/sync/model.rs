@@ -105,6 +105,13 @@ impl<G: DerefMut> DerefMut for Held<G> {
     }
 }
 
+impl<'a, T> RwLockWriteGuard<'a, T> {
+    pub(super) fn downgrade(self) -> RwLockReadGuard<'a, T> {
+        let Held { guard, _wake } = self;
+        Held::new(guard.downgrade(), _wake.0)
+    }
+}
+
 fn address<T>(lock: &T) -> usize {
     std::ptr::from_ref(lock).addr()
 }

@@ -2,7 +2,7 @@
 
 use mm::{FaultError, PAGE_SIZE, Prot};
 
-use crate::machine::{Event, check, race};
+use crate::machine::{Event, Machine, check, race};
 
 const PAGE: usize = 0x40_0000;
 const OTHER: usize = PAGE + PAGE_SIZE;
@@ -11,27 +11,37 @@ const OTHER: usize = PAGE + PAGE_SIZE;
 /// has returned, the latter.
 #[test]
 fn fault_and_munmap() {
-    check(|machine| {
-        let space = machine.space();
-        space.map_rw(PAGE, 2 * PAGE_SIZE);
-        space.write(0, PAGE, 1).unwrap();
-        let unmapped = Event::default();
-        let access = |addr| {
-            let too_late = unmapped.has_happened();
-            let before = space.read(0, addr);
-            assert!(matches!(before, Ok(0..=2) | Err(FaultError::NotMapped)), "{before:?}");
-            let found = space.write(0, addr, 2).and_then(|()| space.read(0, addr));
-            assert!(matches!(found, Ok(2) | Err(FaultError::NotMapped)), "{found:?}");
-            assert!(before.is_ok() || found.is_err(), "there is memory again");
-            assert!(!(too_late && found.is_ok()), "there is memory after munmap");
-        };
-        race(&[&|| [PAGE, OTHER, PAGE].into_iter().for_each(access), &|| {
-            space.munmap(PAGE, 2 * PAGE_SIZE).unwrap();
-            unmapped.happens();
-        }]);
-        assert_eq!(space.stats().rss_anon, 0);
-        machine.end([space]);
-    });
+    check(|machine| unmap_under_faults(machine, 2 * PAGE_SIZE));
+}
+
+/// Invariant: the same, where something is left of the mapping.
+#[test]
+fn fault_and_munmap_of_a_part() {
+    check(|machine| unmap_under_faults(machine, 3 * PAGE_SIZE));
+}
+
+fn unmap_under_faults(machine: &Machine, mapped: usize) {
+    let space = machine.space();
+    space.map_rw(PAGE, mapped);
+    // There is somebody to let in while munmap waits.
+    space.switch_to(1);
+    space.write(0, PAGE, 1).unwrap();
+    let unmapped = Event::default();
+    let access = |addr| {
+        let too_late = unmapped.has_happened();
+        let before = space.read(0, addr);
+        assert!(matches!(before, Ok(0..=2) | Err(FaultError::NotMapped)), "{before:?}");
+        let found = space.write(0, addr, 2).and_then(|()| space.read(0, addr));
+        assert!(matches!(found, Ok(2) | Err(FaultError::NotMapped)), "{found:?}");
+        assert!(before.is_ok() || found.is_err(), "there is memory again");
+        assert!(!(too_late && found.is_ok()), "there is memory after munmap");
+    };
+    race(&[&|| [PAGE, OTHER, PAGE].into_iter().for_each(access), &|| {
+        space.munmap(PAGE, 2 * PAGE_SIZE).unwrap();
+        unmapped.happens();
+    }]);
+    assert_eq!(space.stats().rss_anon, 0);
+    machine.end([space]);
 }
 
 /// Invariant: a write either succeeds or is denied; once mprotect has returned,

@@ -72,6 +72,34 @@ fn table_freed_and_walk() {
     });
 }
 
+/// Invariant: a debugger that reads what is unmapped finds it, or nothing mapped, but
+/// never by way of a table that is used for other addresses by now.
+#[test]
+fn table_freed_and_debugger() {
+    check(|machine| {
+        let space = machine.space();
+        space.map_rw(PAGE, PAGE_SIZE);
+        space.map_rw(FAR, PMD_SIZE);
+        space.write(0, PAGE, 1).unwrap();
+        // Munmap has somebody to let in only if there is another CPU.
+        space.switch_to(1);
+        race(&[
+            &|| {
+                space.munmap(PAGE, PAGE_SIZE).unwrap();
+                // The same places in all tables but the root.
+                space.write(0, FAR + PAGE % PMD_SIZE, 2).unwrap();
+            },
+            &|| {
+                let mut found = [0];
+                let result = space.read_bytes(PAGE, &mut found);
+                assert!(matches!((result, found), (Ok(()), [1]) | (Err(FaultError::NotMapped), _)), "{found:?}");
+            },
+        ]);
+        assert_eq!(space.read(2, FAR + PAGE % PMD_SIZE), Ok(2));
+        machine.end([space]);
+    });
+}
+
 /// Invariant: a CPU that comes back to an address space uses nothing of what was
 /// unmapped meanwhile, whether it was told or has to find out.
 #[test]

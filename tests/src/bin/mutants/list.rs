@@ -692,6 +692,20 @@ pub const RACES: &[Mutation] = &[
     ),
     race(
         "faults::fault_and_munmap",
+        "race: a VMA leaves the tree with faults in it",
+        "mm/src/vma/tree.rs",
+        "        debug_assert!(vma.is_attached());\n        self.lock_vma(vma);\n",
+        "        debug_assert!(vma.is_attached());\n",
+    ),
+    race(
+        "reuse::table_freed_and_debugger",
+        "race: a debugger reads by way of tables that nothing is mapped by",
+        "mm/src/space/populate.rs",
+        "        state.vmas.lookup(page)?;\n",
+        "        let _ = state;\n",
+    ),
+    race(
+        "faults::fault_and_munmap_of_a_part",
         "race: munmap takes pages out under faults",
         "mm/src/space/munmap.rs",
         "            vmas.lock_vma(vma);\n",
