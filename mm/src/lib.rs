@@ -131,4 +131,6 @@ pub use space::{
 #[cfg(any(test, feature = "sim"))]
 pub use space::{find_mappings, verify_all};
 pub use swap::{MAX_SWAP_SLOTS, PageBytes, SwapDevice, SwapError, SwapStats};
+#[doc(hidden)]
+pub use sync::lock_order;
 pub use sync::{locks_held, track_locks};

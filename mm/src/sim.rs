@@ -287,7 +287,7 @@ impl SimPlatform {
         Ok(())
     }
 
-    fn tlb(&self, cpu: usize) -> SpinLockGuard<'_, Tlb> {
+    fn tlb(&self, cpu: usize) -> SpinLockGuard<'_, Tlb, { rank::CPU }> {
         self.tlbs[cpu].lock()
     }
 

@@ -8,7 +8,9 @@
 //! [`point`] is where it may let another thread go on.
 //!
 //! Each lock has a [`rank`], and a thread takes locks in ascending order of
-//! ranks alone. Host builds, and kernels with debug assertions, check that at
+//! ranks alone. The rank is part of a lock's type, and of its guard's: the compiler
+//! checks the order where the outer lock's guard is at hand (`lock_under`,
+//! [`lock_order`]). Host builds, and kernels with debug assertions, check it at
 //! every lock, see [`order`].
 
 use core::fmt;
@@ -23,6 +25,7 @@ pub(crate) use self::raw::point;
 pub(crate) use self::raw::thread;
 pub(crate) use self::vma_lock::VmaLock;
 
+pub mod lock_order;
 mod order;
 mod vma_lock;
 
@@ -57,35 +60,37 @@ mod raw {
 mod raw;
 
 /// What a lock protects; a lock may be taken under those of lower ranks only.
-pub(crate) mod rank {
+pub mod rank {
     /// An address space: its VMAs and its books. Fork takes the child's under the
     /// parent's ([`RwLock::write_unshared`](super::RwLock::write_unshared)).
-    pub(crate) const MMAP: u8 = 0;
+    pub const MMAP: u8 = 0;
     /// A VMA, for faults in it ([`VmaLock`](super::VmaLock)).
-    pub(crate) const VMA: u8 = 1;
+    pub const VMA: u8 = 1;
     /// Who gives a VMA its first anon_vma.
-    pub(crate) const PREPARE: u8 = 2;
+    pub const PREPARE: u8 = 2;
     /// A private page: where it is, in memory or in swap.
-    pub(crate) const FOLIO: u8 = 3;
+    pub const FOLIO: u8 = 3;
     /// The trees of a family of anon_vmas. A second one may be taken under it, if its
     /// address is higher.
-    pub(crate) const ANON_VMA_ROOT: u8 = 4;
+    pub const ANON_VMA_ROOT: u8 = 4;
     /// The pages of a memory object, or its name.
-    pub(crate) const OBJECT: u8 = 5;
+    pub const OBJECT: u8 = 5;
     /// One page table. A second one may be taken under it, if its frame has the
     /// higher number.
-    pub(crate) const PAGE_TABLE: u8 = 6;
+    pub const PAGE_TABLE: u8 = 6;
     /// What is in which slot of the swap device.
-    pub(crate) const SWAP: u8 = 7;
-    /// The free objects of an arena.
-    pub(crate) const ARENA: u8 = 8;
+    pub const SWAP: u8 = 7;
+    /// A CPU's free objects of an arena.
+    pub const MAGAZINE: u8 = 8;
+    /// All other free objects of an arena.
+    pub const ARENA: u8 = 9;
     /// A CPU's lists of free frames.
-    pub(crate) const FRAME_LISTS: u8 = 9;
+    pub const FRAME_LISTS: u8 = 10;
     /// All other free frames.
-    pub(crate) const FRAME_POOL: u8 = 10;
+    pub const FRAME_POOL: u8 = 11;
     /// A simulated CPU, during an access to memory.
     #[cfg(any(test, feature = "sim"))]
-    pub(crate) const CPU: u8 = 11;
+    pub const CPU: u8 = 12;
 }
 
 /// What a waiter does in each turn of its loop.
@@ -93,7 +98,7 @@ pub(crate) mod rank {
 /// A kernel that does not preempt has the holder running on another CPU, so a
 /// pause is right; the threads of a host test outnumber the CPUs, so there the
 /// holder needs to be let run.
-pub(crate) struct Relax;
+pub struct Relax;
 
 impl RelaxStrategy for Relax {
     #[inline]
@@ -106,12 +111,12 @@ impl RelaxStrategy for Relax {
 }
 
 /// A lock held, as the wrapped type `G` has it; dropping it releases the lock.
-pub(crate) struct Guard<G> {
+pub struct Guard<G, const RANK: u8> {
     inner: G,
     _held: Held,
 }
 
-impl<G: Deref> Deref for Guard<G> {
+impl<G: Deref, const RANK: u8> Deref for Guard<G, RANK> {
     type Target = G::Target;
 
     #[inline(always)]
@@ -120,7 +125,7 @@ impl<G: Deref> Deref for Guard<G> {
     }
 }
 
-impl<G: DerefMut> DerefMut for Guard<G> {
+impl<G: DerefMut, const RANK: u8> DerefMut for Guard<G, RANK> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut G::Target {
         &mut self.inner
@@ -128,40 +133,48 @@ impl<G: DerefMut> DerefMut for Guard<G> {
 }
 
 /// A [`SpinLock`] held.
-pub(crate) type SpinLockGuard<'a, T> = Guard<raw::MutexGuard<'a, T>>;
+pub type SpinLockGuard<'a, T, const RANK: u8> = Guard<raw::MutexGuard<'a, T>, RANK>;
 /// A [`RwLock`] held in read mode.
-pub(crate) type ReadGuard<'a, T> = Guard<raw::RwLockReadGuard<'a, T>>;
+pub type ReadGuard<'a, T, const RANK: u8> = Guard<raw::RwLockReadGuard<'a, T>, RANK>;
 /// A [`RwLock`] held in write mode.
-pub(crate) type WriteGuard<'a, T> = Guard<raw::RwLockWriteGuard<'a, T>>;
+pub type WriteGuard<'a, T, const RANK: u8> = Guard<raw::RwLockWriteGuard<'a, T>, RANK>;
 
-impl<'a, T> WriteGuard<'a, T> {
+impl<'a, T, const RANK: u8> WriteGuard<'a, T, RANK> {
     /// Goes on as one of the readers: no writer comes in between.
     #[inline]
-    pub(crate) fn downgrade(self) -> ReadGuard<'a, T> {
+    pub(crate) fn downgrade(self) -> ReadGuard<'a, T, RANK> {
         Guard { inner: self.inner.downgrade(), _held: self._held }
     }
 }
 
 /// A mutual-exclusion lock that spins.
-pub(crate) struct SpinLock<T, const RANK: u8>(raw::Mutex<T>);
+pub struct SpinLock<T, const RANK: u8>(raw::Mutex<T>);
 
 impl<T, const RANK: u8> SpinLock<T, RANK> {
     /// An unlocked lock around `value`.
-    pub(crate) const fn new(value: T) -> SpinLock<T, RANK> {
+    pub const fn new(value: T) -> SpinLock<T, RANK> {
         SpinLock(raw::Mutex::new(value))
     }
 
     /// Waits for the lock and takes it.
     #[inline]
-    pub(crate) fn lock(&self) -> SpinLockGuard<'_, T> {
+    pub fn lock(&self) -> SpinLockGuard<'_, T, RANK> {
         let _held = Held::wait_for(RANK, &self.0);
         Guard { inner: self.0.lock(), _held }
+    }
+
+    /// [`lock`](Self::lock) where it is known what else is held last: that this is in
+    /// order is checked by the compiler.
+    #[inline]
+    pub fn lock_under<G, const OUTER: u8>(&self, _outer: &Guard<G, OUTER>) -> SpinLockGuard<'_, T, RANK> {
+        const { assert!(OUTER < RANK, "lock taken out of order") };
+        self.lock()
     }
 
     /// Takes the lock if nobody holds it. As that does not wait, it is allowed
     /// in any order.
     #[inline]
-    pub(crate) fn try_lock(&self) -> Option<SpinLockGuard<'_, T>> {
+    pub fn try_lock(&self) -> Option<SpinLockGuard<'_, T, RANK>> {
         self.0.try_lock().map(|inner| Guard { inner, _held: Held::hold(RANK, &self.0) })
     }
 }
@@ -179,32 +192,40 @@ impl<T, const RANK: u8> fmt::Debug for SpinLock<T, RANK> {
 }
 
 /// A lock with any number of readers or one writer, that spins.
-pub(crate) struct RwLock<T, const RANK: u8>(raw::RwLock<T>);
+pub struct RwLock<T, const RANK: u8>(raw::RwLock<T>);
 
 impl<T, const RANK: u8> RwLock<T, RANK> {
     /// An unlocked lock around `value`.
-    pub(crate) const fn new(value: T) -> RwLock<T, RANK> {
+    pub const fn new(value: T) -> RwLock<T, RANK> {
         RwLock(raw::RwLock::new(value))
     }
 
     /// Waits until no writer holds the lock and joins the readers.
     #[inline]
-    pub(crate) fn read(&self) -> ReadGuard<'_, T> {
+    pub fn read(&self) -> ReadGuard<'_, T, RANK> {
         let _held = Held::wait_for(RANK, &self.0);
         Guard { inner: self.0.read(), _held }
     }
 
     /// Waits until nobody holds the lock and takes it alone.
     #[inline]
-    pub(crate) fn write(&self) -> WriteGuard<'_, T> {
+    pub fn write(&self) -> WriteGuard<'_, T, RANK> {
         let _held = Held::wait_for(RANK, &self.0);
         Guard { inner: self.0.write(), _held }
+    }
+
+    /// [`write`](Self::write) where it is known what else is held last, as
+    /// [`SpinLock::lock_under`].
+    #[inline]
+    pub fn write_under<G, const OUTER: u8>(&self, _outer: &Guard<G, OUTER>) -> WriteGuard<'_, T, RANK> {
+        const { assert!(OUTER < RANK, "lock taken out of order") };
+        self.write()
     }
 
     /// [`write`](Self::write) for a lock that nobody else knows of yet, or any
     /// more: there is nobody to wait for, so it is allowed in any order.
     #[inline]
-    pub(crate) fn write_unshared(&self) -> WriteGuard<'_, T> {
+    pub fn write_unshared(&self) -> WriteGuard<'_, T, RANK> {
         let _held = Held::hold(RANK, &self.0);
         Guard { inner: self.0.write(), _held }
     }

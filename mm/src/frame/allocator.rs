@@ -25,7 +25,7 @@ use super::{Frame, FrameKind, MAX_ORDER, TAIL};
 use crate::addr::{PAGE_SIZE, Pfn};
 use crate::memory::PhysRange;
 use crate::platform::{MAX_CPUS, Platform};
-use crate::sync::{SpinLock, rank};
+use crate::sync::{SpinLock, SpinLockGuard, rank};
 
 /// One part in so many of all frames may be in the depot.
 const DEPOT_SHARE: usize = 16;
@@ -84,6 +84,8 @@ struct Cpu {
     /// may well be negative. Only the sum over all CPUs means something.
     in_use: KindCounts,
 }
+
+type ListsGuard<'a> = SpinLockGuard<'a, CpuLists, { rank::FRAME_LISTS }>;
 
 /// What all CPUs share.
 struct Pool {
@@ -331,7 +333,7 @@ impl FrameAllocator {
 
     /// Puts a frame that was of that kind on the lists of `cpu`.
     #[inline]
-    fn free_single(&self, cpu: &Cpu, lists: &mut CpuLists, index: u32, frame: &Frame, kind: FrameKind) {
+    fn free_single(&self, cpu: &Cpu, lists: &mut ListsGuard<'_>, index: u32, frame: &Frame, kind: FrameKind) {
         frame.set_state(FrameKind::Free, 0, 0);
         cpu.in_use.add(kind, -1);
         self.push(lists, index, frame);
@@ -339,7 +341,7 @@ impl FrameAllocator {
 
     /// Puts a free frame on the list in use, for which there is room afterwards.
     #[inline]
-    fn push(&self, lists: &mut CpuLists, index: u32, frame: &Frame) {
+    fn push(&self, lists: &mut ListsGuard<'_>, index: u32, frame: &Frame) {
         if lists.is_full() {
             self.spill(lists);
         }
@@ -393,11 +395,11 @@ impl FrameAllocator {
 
     /// Puts frames on an empty list; `false` if there are none.
     #[cold]
-    fn refill(&self, lists: &mut CpuLists) -> bool {
+    fn refill(&self, lists: &mut ListsGuard<'_>) -> bool {
         if lists.load_spare() {
             return true;
         }
-        let mut pool = self.pool.lock();
+        let mut pool = self.pool.lock_under(lists);
         if let Some(batch) = pool.depot.take(&self.table) {
             lists.load(batch);
             return true;
@@ -418,9 +420,9 @@ impl FrameAllocator {
 
     /// Makes room on a full list.
     #[cold]
-    fn spill(&self, lists: &mut CpuLists) {
+    fn spill(&self, lists: &mut ListsGuard<'_>) {
         let Some(batch) = lists.unload() else { return };
-        let mut pool = self.pool.lock();
+        let mut pool = self.pool.lock_under(lists);
         if pool.depot.batches() * BATCH as usize >= self.total / DEPOT_SHARE {
             self.free_batch(&mut pool.buddy, batch);
         } else {
@@ -441,7 +443,7 @@ impl FrameAllocator {
     pub(crate) fn merge_all(&self) {
         for cpu in &self.cpus {
             let mut lists = cpu.lists.lock();
-            let mut pool = self.pool.lock();
+            let mut pool = self.pool.lock_under(&lists);
             loop {
                 while let Some((index, _)) = lists.pop(&self.table) {
                     pool.buddy.free(&self.table, index, 0);

@@ -263,13 +263,13 @@ impl Frame {
 
     /// Takes the lock of the page table that the frame is.
     #[inline]
-    pub(crate) fn table_lock(&self) -> SpinLockGuard<'_, ()> {
+    pub(crate) fn table_lock(&self) -> SpinLockGuard<'_, (), { rank::PAGE_TABLE }> {
         self.table_lock.lock()
     }
 
     /// Takes the lock of the page table that the frame is, if it is free.
     #[cfg(test)]
-    pub(crate) fn try_table_lock(&self) -> Option<SpinLockGuard<'_, ()>> {
+    pub(crate) fn try_table_lock(&self) -> Option<SpinLockGuard<'_, (), { rank::PAGE_TABLE }>> {
         self.table_lock.try_lock()
     }
 
@@ -305,12 +305,12 @@ impl Frame {
     }
 
     /// Takes the lock of the private page that the frame is.
-    pub(crate) fn folio_lock(&self) -> SpinLockGuard<'_, ()> {
+    pub(crate) fn folio_lock(&self) -> SpinLockGuard<'_, (), { rank::FOLIO }> {
         self.folio_lock.lock()
     }
 
     /// Takes the lock of the private page that the frame is, if it is free.
-    pub(crate) fn try_folio_lock(&self) -> Option<SpinLockGuard<'_, ()>> {
+    pub(crate) fn try_folio_lock(&self) -> Option<SpinLockGuard<'_, (), { rank::FOLIO }>> {
         self.folio_lock.try_lock()
     }
 

@@ -37,7 +37,7 @@ use crate::frame::{Frame, copy_page};
 use crate::paging::Entry;
 use crate::reclaim::Withdrawals;
 use crate::rmap::AnonVma;
-use crate::sync::SpinLockGuard;
+use crate::sync::{SpinLockGuard, rank};
 use crate::{Event, FrameKind, Memory, OutOfMemory, OwnedFrame, Pfn, Platform};
 
 /// Pages that are moved together.
@@ -47,7 +47,7 @@ pub(crate) const BATCH: usize = 32;
 struct Moving<'m> {
     from: Pfn,
     to: OwnedFrame,
-    lock: SpinLockGuard<'m, ()>,
+    lock: SpinLockGuard<'m, (), { rank::FOLIO }>,
 }
 
 /// Pages that are being moved. They have been, or stay, when this is dropped.

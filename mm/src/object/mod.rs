@@ -271,7 +271,7 @@ impl<P: Platform> Memory<P> {
         // its end.
         if object.refcount.fetch_sub(1, Ordering::AcqRel) == 1 {
             object.remove_pages(self, 0, usize::MAX);
-            self.arenas.objects.free(object);
+            self.arenas.objects.free(self, object);
         }
     }
 }

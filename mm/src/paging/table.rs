@@ -10,7 +10,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::entry::{Entry, EntryFlags};
-use crate::sync::{SpinLockGuard, point};
+use crate::sync::{SpinLockGuard, point, rank};
 use crate::{Memory, PAGE_SHIFT, Pfn, PhysAddr, Platform};
 
 /// Entries of a table.
@@ -237,7 +237,7 @@ impl<'m> Table<'m> {
 
     /// Locks the table's entries.
     #[inline(always)]
-    pub fn lock<P: Platform>(&self, mem: &'m Memory<P>) -> SpinLockGuard<'m, ()> {
+    pub fn lock<P: Platform>(&self, mem: &'m Memory<P>) -> SpinLockGuard<'m, (), { rank::PAGE_TABLE }> {
         mem.frame(self.pfn()).table_lock()
     }
 
@@ -253,6 +253,6 @@ impl<'m> Table<'m> {
 
 /// Both tables' locks, see [`Table::lock_both`].
 pub(super) struct PairGuard<'m> {
-    _second: Option<SpinLockGuard<'m, ()>>,
-    _first: SpinLockGuard<'m, ()>,
+    _second: Option<SpinLockGuard<'m, (), { rank::PAGE_TABLE }>>,
+    _first: SpinLockGuard<'m, (), { rank::PAGE_TABLE }>,
 }

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 
 use super::table::{Child, Level, Slot, Table};
 use super::{Entry, PageTables};
-use crate::sync::SpinLockGuard;
+use crate::sync::{SpinLockGuard, rank};
 use crate::{Memory, OutOfMemory, Platform};
 
 /// Where a walk from the root ended.
@@ -83,7 +83,7 @@ impl<'m> Place<'m> {
 /// A leaf's entry (or an empty PTE), locked.
 pub(crate) struct PteGuard<'m> {
     slot: Slot<'m>,
-    _lock: SpinLockGuard<'m, ()>,
+    _lock: SpinLockGuard<'m, (), { rank::PAGE_TABLE }>,
 }
 
 impl<'m> Deref for PteGuard<'m> {

@@ -19,7 +19,7 @@ use crate::frame::Frame;
 use crate::paging::{Entry, EntryFlags};
 use crate::rmap::AnonVma;
 use crate::swap::{PageBytes, SwapError};
-use crate::sync::SpinLockGuard;
+use crate::sync::{SpinLockGuard, rank};
 use crate::{Event, FrameKind, Memory, Pfn, Platform, VmaFlags};
 
 /// How much a page has to be in the way.
@@ -52,7 +52,7 @@ struct Unmapped<'m> {
     pfn: Pfn,
     /// The slot that it has; `None` if its contents do not matter.
     slot: Option<u32>,
-    lock: SpinLockGuard<'m, ()>,
+    lock: SpinLockGuard<'m, (), { rank::FOLIO }>,
 }
 
 /// Pages on their way out. Those that can go have gone when this is dropped.

@@ -6,10 +6,10 @@ use super::{AnonVma, Avc, interval};
 use crate::addr::{PAGE_SIZE, PageRange};
 use crate::errno::OutOfMemory;
 use crate::flags::VmaFlags;
-use crate::memory::{Arenas, Memory};
+use crate::memory::Memory;
 use crate::platform::Platform;
 use crate::slab::Ref;
-use crate::sync::WriteGuard;
+use crate::sync::{SpinLockGuard, WriteGuard, rank};
 use crate::vma::{Spares, Vma};
 
 /// The lock of an anon_vma's root, held for writing.
@@ -17,7 +17,7 @@ use crate::vma::{Spares, Vma};
 /// Functions that change what it protects take one as their witness. Get it
 /// with [`AnonVma::lock`].
 pub(crate) struct RootLock<'a> {
-    _guard: WriteGuard<'a, ()>,
+    _guard: WriteGuard<'a, (), { rank::ANON_VMA_ROOT }>,
 }
 
 impl AnonVma {
@@ -26,6 +26,12 @@ impl AnonVma {
     pub(crate) fn lock(&self) -> RootLock<'_> {
         debug_assert!(self.root.get().is_some_and(|root| core::ptr::eq(&*root, self)));
         RootLock { _guard: self.lock.write() }
+    }
+
+    /// [`lock`](Self::lock) for who gives a VMA its first anon_vma.
+    fn lock_under(&self, prepare: &SpinLockGuard<'_, (), { rank::PREPARE }>) -> RootLock<'_> {
+        debug_assert!(self.root.get().is_some_and(|root| core::ptr::eq(&*root, self)));
+        RootLock { _guard: self.lock.write_under(prepare) }
     }
 
     /// Makes a slot from the arena an anon_vma that no VMA is chained to yet.
@@ -47,12 +53,12 @@ impl AnonVma {
     }
 
     /// Gives up the reference of the VMAs, of which none is left.
-    fn put(this: Ref<AnonVma>, arenas: &Arenas) {
+    fn put<P: Platform>(this: Ref<AnonVma>, memory: &Memory<P>) {
         let root = AnonVma::root(this);
         if this.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
-            arenas.anon_vmas.free(this);
+            memory.arenas.anon_vmas.free(memory, this);
             if root != this && root.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
-                arenas.anon_vmas.free(root);
+                memory.arenas.anon_vmas.free(memory, root);
             }
         }
     }
@@ -90,7 +96,7 @@ fn prepare_first<P: Platform>(memory: &Memory<P>, vma: Ref<Vma>) -> Result<(), O
         None => match arenas.anon_vmas.alloc(memory) {
             Ok(fresh) => Some(fresh),
             Err(error) => {
-                arenas.avcs.free(avc);
+                arenas.avcs.free(memory, avc);
                 return Err(error);
             }
         },
@@ -104,7 +110,7 @@ fn prepare_first<P: Platform>(memory: &Memory<P>, vma: Ref<Vma>) -> Result<(), O
     match chosen {
         Some(anon_vma) if vma.anon_vma().is_none() => {
             let root = AnonVma::root(anon_vma);
-            let lock = root.lock();
+            let lock = root.lock_under(&once);
             vma.set_chain(None);
             attach_newest(&lock, avc, vma, anon_vma);
             set_anon_vma(&lock, vma, anon_vma);
@@ -112,9 +118,9 @@ fn prepare_first<P: Platform>(memory: &Memory<P>, vma: Ref<Vma>) -> Result<(), O
         _ => {
             // Another thread was faster.
             drop(once);
-            arenas.avcs.free(avc);
+            arenas.avcs.free(memory, avc);
             if let Some(fresh) = fresh {
-                arenas.anon_vmas.free(fresh);
+                arenas.anon_vmas.free(memory, fresh);
             }
         }
     }
@@ -257,7 +263,7 @@ fn set_anon_vma(_: &RootLock, vma: Ref<Vma>, anon_vma: Ref<AnonVma>) {
 ///
 /// No page of the VMA may be mapped any more. For when the VMA itself goes, or
 /// (`mremap`) all its pages have moved elsewhere.
-pub(crate) fn unlink(arenas: &Arenas, vma: Ref<Vma>) {
+pub(crate) fn unlink<P: Platform>(memory: &Memory<P>, vma: Ref<Vma>) {
     let Some(anon_vma) = vma.anon_vma() else {
         return;
     };
@@ -273,7 +279,7 @@ pub(crate) fn unlink(arenas: &Arenas, vma: Ref<Vma>) {
                 avc.older.set(dead);
                 dead = Some(avc);
             } else {
-                arenas.avcs.free(avc);
+                memory.arenas.avcs.free(memory, avc);
             }
         }
         forget(&lock, vma, anon_vma);
@@ -281,9 +287,9 @@ pub(crate) fn unlink(arenas: &Arenas, vma: Ref<Vma>) {
     while let Some(avc) = dead {
         dead = avc.older.get();
         if let Some(anon_vma) = avc.anon_vma.get() {
-            AnonVma::put(anon_vma, arenas);
+            AnonVma::put(anon_vma, memory);
         }
-        arenas.avcs.free(avc);
+        memory.arenas.avcs.free(memory, avc);
     }
 }
 
@@ -310,7 +316,7 @@ fn forget(_: &RootLock, vma: Ref<Vma>, anon_vma: Ref<AnonVma>) {
 
 /// Unchains `vma`, all of whose anon_vmas have other VMAs (those that it is
 /// being merged into, for instance), so that none of them goes.
-pub(crate) fn drop_chain(lock: &RootLock, arenas: &Arenas, vma: Ref<Vma>) {
+pub(crate) fn drop_chain<P: Platform>(lock: &RootLock, memory: &Memory<P>, vma: Ref<Vma>) {
     let Some(anon_vma) = vma.anon_vma() else {
         return;
     };
@@ -319,7 +325,7 @@ pub(crate) fn drop_chain(lock: &RootLock, arenas: &Arenas, vma: Ref<Vma>) {
         at = avc.older.get();
         let last = take_from_tree(lock, avc);
         debug_assert!(!last, "an anon_vma has lost its last VMA");
-        arenas.avcs.free(avc);
+        memory.arenas.avcs.free(memory, avc);
     }
     forget(lock, vma, anon_vma);
 }

@@ -184,7 +184,7 @@ fn moved_away_wholly_the_source_starts_anew() {
             space: 7,
         });
         process.expect(["aabbbb", "wwwwww", "111111"]);
-        unlink(&memory.arenas, source);
+        unlink(memory, source);
         process.tree.rebase(source, natural(0));
         process.expect(["aabbbb", "wwwwww", "--1111"]);
         verify_all(process.tree.iter());

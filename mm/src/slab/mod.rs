@@ -9,6 +9,10 @@
 //!
 //! What an operation may need is drawn beforehand ([`Reserve::draw`]): taking
 //! objects from a [`Reserve`] cannot fail.
+//!
+//! Each CPU has a magazine of free slots, so the arena's own list, which all share, is
+//! locked for one object in [`BATCH`]. A free slot in any magazine can be had by
+//! every CPU: who finds neither a slot nor a frame empties them all.
 
 use core::fmt;
 use core::hash::{Hash, Hasher};
@@ -20,14 +24,18 @@ use crate::addr::PAGE_SIZE;
 use crate::errno::OutOfMemory;
 use crate::frame::FrameKind;
 use crate::memory::Memory;
-use crate::platform::Platform;
-use crate::sync::{SpinLock, rank};
+use crate::platform::{MAX_CPUS, Platform};
+use crate::sync::{SpinLock, SpinLockGuard, rank};
 
 #[cfg(test)]
 mod tests;
 
 /// A chunk of frames has room for at least so many objects.
 const OBJECTS_PER_CHUNK: usize = 8;
+/// Slots that go from the arena to a magazine at once, or back.
+const BATCH: usize = 8;
+/// Slots that a magazine has room for.
+const MAGAZINE: usize = 2 * BATCH;
 
 /// A place for one object.
 #[repr(C)]
@@ -140,10 +148,17 @@ pub struct SlabInfo {
 /// handed out again as its last user left it: whoever allocates sets every
 /// field it cares about.
 pub(crate) struct Arena<T> {
+    magazines: [Magazine<T>; MAX_CPUS],
     free: SpinLock<FreeList<T>, { rank::ARENA }>,
     /// Slots in all, free or not.
     slots: AtomicUsize,
 }
+
+/// Free slots that one CPU keeps at hand, in a cache line of its own.
+#[repr(align(64))]
+struct Magazine<T>(SpinLock<FreeList<T>, { rank::MAGAZINE }>);
+
+type MagazineGuard<'a, T> = SpinLockGuard<'a, FreeList<T>, { rank::MAGAZINE }>;
 
 /// Free slots, linked through themselves.
 struct FreeList<T> {
@@ -175,6 +190,15 @@ impl<T> FreeList<T> {
         self.len -= 1;
         Some(slot)
     }
+
+    /// Moves slots to `other`, up to `count` of them.
+    #[inline]
+    fn move_to(&mut self, other: &mut FreeList<T>, count: usize) {
+        for _ in 0..count {
+            let Some(slot) = self.pop() else { return };
+            other.push(slot);
+        }
+    }
 }
 
 impl<T: Default + Sync> Arena<T> {
@@ -188,7 +212,11 @@ impl<T: Default + Sync> Arena<T> {
     /// An arena without memory.
     pub(crate) const fn new() -> Arena<T> {
         const { assert!(align_of::<Slot<T>>() >= 8 && align_of::<Slot<T>>() <= PAGE_SIZE) };
-        Arena { free: SpinLock::new(FreeList::new()), slots: AtomicUsize::new(0) }
+        Arena {
+            magazines: [const { Magazine(SpinLock::new(FreeList::new())) }; MAX_CPUS],
+            free: SpinLock::new(FreeList::new()),
+            slots: AtomicUsize::new(0),
+        }
     }
 
     /// Hands out an object.
@@ -200,37 +228,100 @@ impl<T: Default + Sync> Arena<T> {
     #[cfg_attr(test, track_caller)]
     pub(crate) fn alloc<P: Platform>(&self, memory: &Memory<P>) -> Result<Ref<T>, OutOfMemory> {
         memory.allocation_site()?;
-        let mut free = self.free.lock();
-        let slot = match free.pop() {
-            Some(slot) => slot,
+        let mut magazine = self.magazine(memory.platform().current_cpu()).lock();
+        match magazine.pop() {
+            Some(slot) => Ok(hand_out(slot)),
             None => {
-                self.grow(memory, &mut free)?;
-                free.pop().ok_or(OutOfMemory)?
+                let mut slots = FreeList::new();
+                self.draw_from_all(memory, magazine, &mut slots, 1)?;
+                slots.pop().map(hand_out).ok_or(OutOfMemory)
             }
-        };
-        Ok(hand_out(slot))
+        }
     }
 
     /// Takes an object back, which nobody uses any more; stale references may exist.
     #[inline]
-    pub(crate) fn free(&self, object: Ref<T>) {
-        // SAFETY: as in `Ref::deref`.
-        let next = unsafe { &(*object.0.as_ptr()).next };
-        debug_assert_eq!(next.load(Ordering::Relaxed), Slot::IN_USE, "freed twice");
-        let mut free = self.free.lock();
-        free.push(object.0);
+    pub(crate) fn free<P: Platform>(&self, memory: &Memory<P>, object: Ref<T>) {
+        let slot = take_back(object);
+        self.put(&mut self.magazine(memory.platform().current_cpu()).lock(), slot);
     }
 
     /// A place to draw objects into for later, empty.
     #[inline(always)]
     pub(crate) fn reserve(&self) -> Reserve<'_, T> {
-        Reserve { arena: self, slots: FreeList::new() }
+        Reserve { arena: self, cpu: 0, slots: FreeList::new() }
     }
 
-    /// Objects handed out, reserved ones included.
+    /// Objects handed out, reserved ones included. Exact if nobody allocates or frees.
     pub(crate) fn in_use(&self) -> usize {
+        let at_hand: usize = self.magazines.iter().map(|magazine| magazine.0.lock().len).sum();
         let free = self.free.lock();
-        self.slots.load(Ordering::Relaxed) - free.len
+        self.slots.load(Ordering::Relaxed).saturating_sub(at_hand + free.len)
+    }
+
+    #[inline]
+    fn magazine(&self, cpu: usize) -> &SpinLock<FreeList<T>, { rank::MAGAZINE }> {
+        &self.magazines[cpu % MAX_CPUS].0
+    }
+
+    /// Puts a free slot into a magazine, and half of a full one back first.
+    #[inline]
+    fn put(&self, magazine: &mut MagazineGuard<'_, T>, slot: NonNull<Slot<T>>) {
+        if magazine.len == MAGAZINE {
+            self.unload(magazine);
+        }
+        magazine.push(slot);
+    }
+
+    #[cold]
+    fn unload(&self, magazine: &mut MagazineGuard<'_, T>) {
+        let mut free = self.free.lock_under(magazine);
+        magazine.move_to(&mut free, BATCH);
+    }
+
+    /// Draws `count` slots for who has found too few in a magazine, and loads that.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`], and then none has been drawn.
+    #[cold]
+    fn draw_from_all<P: Platform>(
+        &self,
+        memory: &Memory<P>,
+        mut magazine: MagazineGuard<'_, T>,
+        slots: &mut FreeList<T>,
+        count: usize,
+    ) -> Result<(), OutOfMemory> {
+        let mut free = self.free.lock_under(&magazine);
+        if self.provide(memory, &mut free, count).is_ok() {
+            free.move_to(slots, count);
+            free.move_to(&mut magazine, BATCH);
+            return Ok(());
+        }
+        drop((free, magazine));
+        // One at a time: there is an order only among locks of different ranks.
+        for magazine in &self.magazines {
+            let mut magazine = magazine.0.lock();
+            let mut free = self.free.lock_under(&magazine);
+            magazine.move_to(&mut free, MAGAZINE);
+        }
+        let mut free = self.free.lock();
+        self.provide(memory, &mut free, count)?;
+        free.move_to(slots, count);
+        Ok(())
+    }
+
+    /// Sees to it that there are `count` free slots.
+    fn provide<P: Platform>(
+        &self,
+        memory: &Memory<P>,
+        free: &mut FreeList<T>,
+        count: usize,
+    ) -> Result<(), OutOfMemory> {
+        while free.len < count {
+            self.grow(memory, free)?;
+        }
+        Ok(())
     }
 
     /// What there is of them, under a name.
@@ -246,7 +337,6 @@ impl<T: Default + Sync> Arena<T> {
     }
 
     /// Cuts a new chunk into free slots.
-    #[cold]
     fn grow<P: Platform>(&self, memory: &Memory<P>, free: &mut FreeList<T>) -> Result<(), OutOfMemory> {
         let pfn = memory.alloc_uncounted(FrameKind::Slab, Self::CHUNK_ORDER)?.into_raw();
         let slots = memory.page_ptr(pfn).cast::<Slot<T>>();
@@ -277,9 +367,21 @@ fn hand_out<T>(slot: NonNull<Slot<T>>) -> Ref<T> {
     Ref(slot)
 }
 
+/// Makes an object a slot again, on no list yet.
+#[inline]
+fn take_back<T>(object: Ref<T>) -> NonNull<Slot<T>> {
+    // SAFETY: as in `Ref::deref`.
+    let next = unsafe { &(*object.0.as_ptr()).next };
+    // What is on no list is not in use either, until it is handed out.
+    debug_assert_eq!(next.swap(core::ptr::null_mut(), Ordering::Relaxed), Slot::IN_USE, "freed twice");
+    object.0
+}
+
 /// Objects drawn from an arena ahead of their use; what is left goes back on drop.
 pub(crate) struct Reserve<'a, T: Default + Sync> {
     arena: &'a Arena<T>,
+    /// From whose magazine it has last drawn, and so what is left goes back to.
+    cpu: usize,
     slots: FreeList<T>,
 }
 
@@ -309,22 +411,20 @@ impl<T: Default + Sync> Reserve<'_, T> {
         for _ in 0..count {
             memory.allocation_site()?;
         }
-        let mut free = self.arena.free.lock();
-        while free.len < count {
-            self.arena.grow(memory, &mut free)?;
+        self.cpu = memory.platform().current_cpu();
+        let mut magazine = self.arena.magazine(self.cpu).lock();
+        if magazine.len < count {
+            return self.arena.draw_from_all(memory, magazine, &mut self.slots, count);
         }
-        for _ in 0..count {
-            let Some(slot) = free.pop() else { break };
-            self.slots.push(slot);
-        }
+        magazine.move_to(&mut self.slots, count);
         Ok(())
     }
 
     /// Gives back what is left.
     fn give_back(&mut self) {
-        let mut free = self.arena.free.lock();
+        let mut magazine = self.arena.magazine(self.cpu).lock();
         while let Some(slot) = self.slots.pop() {
-            free.push(slot);
+            self.arena.put(&mut magazine, slot);
         }
     }
 }

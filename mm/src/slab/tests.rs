@@ -50,7 +50,7 @@ fn objects_are_distinct_and_reused() {
     let frames = memory.count_frames(FrameKind::Slab);
     assert_eq!(frames, 500usize.div_ceil(PAGE_SIZE / 96));
     for &thing in &all {
-        arena.free(thing);
+        arena.free(&memory, thing);
     }
     assert_eq!(arena.in_use(), 0);
     for _ in 0..500 {
@@ -65,7 +65,7 @@ fn a_freed_object_stays_readable_and_is_handed_out_as_it_was() {
     let arena = Arena::<Thing>::new();
     let thing = arena.alloc(&memory).unwrap();
     thing.number.store(42, Ordering::Relaxed);
-    arena.free(thing);
+    arena.free(&memory, thing);
     assert_eq!(thing.number.load(Ordering::Relaxed), 42);
     assert!(arena.alloc(&memory).unwrap() == thing);
 }
@@ -96,8 +96,8 @@ fn freeing_twice_is_noticed() {
     let memory = sim::memory(1, 256);
     let arena = Arena::<Thing>::new();
     let thing = arena.alloc(&memory).unwrap();
-    arena.free(thing);
-    arena.free(thing);
+    arena.free(&memory, thing);
+    arena.free(&memory, thing);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_reserve_cannot_fail_and_returns_what_is_left() {
     assert_eq!(reserve.len(), 2);
     drop(reserve);
     assert_eq!(arena.in_use(), 1);
-    arena.free(taken);
+    arena.free(&memory, taken);
     assert_eq!(arena.in_use(), 0);
 
     let mut empty = drawn(&arena, &memory, 0).unwrap();
@@ -148,6 +148,70 @@ fn running_out_of_frames_is_an_error_that_goes_away() {
 }
 
 #[test]
+fn each_cpu_has_free_slots_of_its_own() {
+    let memory = sim::memory(2, 256);
+    let arena = Arena::<Thing>::new();
+    let of_cpu = |cpu| {
+        sim::set_cpu(cpu);
+        arena.alloc(&memory).unwrap()
+    };
+    let things = [of_cpu(0), of_cpu(1)];
+    for (cpu, thing) in [1, 0].into_iter().zip(things) {
+        sim::set_cpu(cpu);
+        arena.free(&memory, thing);
+    }
+    // What one has freed comes back to that one.
+    assert!([of_cpu(1), of_cpu(0)] == things);
+    sim::set_cpu(0);
+}
+
+#[test]
+fn a_magazine_keeps_no_more_than_it_has_room_for() {
+    let memory = sim::memory(2, 256);
+    let arena = Arena::<Thing>::new();
+    let all: Vec<_> = (0..PAGE_SIZE / 96).map(|_| arena.alloc(&memory).unwrap()).collect();
+    for &thing in &all {
+        arena.free(&memory, thing);
+    }
+    let frames = memory.count_frames(FrameKind::Slab);
+    // The other CPU has all the rest without a new chunk.
+    sim::set_cpu(1);
+    for _ in 0..all.len() - MAGAZINE {
+        arena.alloc(&memory).unwrap();
+    }
+    assert_eq!(memory.count_frames(FrameKind::Slab), frames);
+    assert_eq!(arena.in_use(), all.len() - MAGAZINE);
+    sim::set_cpu(0);
+}
+
+#[test]
+fn free_slots_of_other_cpus_are_found_when_memory_is_short() {
+    let memory = sim::memory(3, 64);
+    let arena = Arena::<Thing>::new();
+    for cpu in 0..2 {
+        sim::set_cpu(cpu);
+        let thing = arena.alloc(&memory).unwrap();
+        arena.free(&memory, thing);
+    }
+    let total = arena.info("thing").total;
+    let hog: Vec<_> = std::iter::from_fn(|| memory.alloc(FrameKind::Kernel, 0).ok()).collect();
+    sim::set_cpu(2);
+    // Every one of them, one by one and at once.
+    let all: Vec<_> = (0..total).map(|_| arena.alloc(&memory).unwrap()).collect();
+    assert_eq!(arena.alloc(&memory), Err(OutOfMemory));
+    assert_eq!(arena.in_use(), total);
+    sim::set_cpu(0);
+    all.into_iter().for_each(|thing| arena.free(&memory, thing));
+    sim::set_cpu(1);
+    assert!(drawn(&arena, &memory, total + 1).is_err());
+    assert_eq!(arena.in_use(), 0);
+    assert!(drawn(&arena, &memory, total).is_ok());
+    assert_eq!(arena.in_use(), 0);
+    sim::set_cpu(0);
+    hog.into_iter().for_each(|frame| memory.free(frame));
+}
+
+#[test]
 fn threads_share_an_arena() {
     let memory = sim::memory(4, 1024);
     let arena = Arena::<Thing>::new();
@@ -166,7 +230,7 @@ fn threads_share_an_arena() {
                     std::thread::yield_now();
                     for &thing in &mine {
                         assert_eq!(thing.number.load(Ordering::Relaxed), mark);
-                        arena.free(thing);
+                        arena.free(memory, thing);
                     }
                 }
             });

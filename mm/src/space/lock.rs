@@ -17,7 +17,7 @@ pub(super) struct MmapLock {
 /// The mmap lock held for writing. Dropping it ends the section: VMAs that were
 /// locked in it are released first.
 pub(super) struct MmapWriteGuard<'a> {
-    state: WriteGuard<'a, State>,
+    state: WriteGuard<'a, State, { rank::MMAP }>,
     index: &'a VmaIndex,
 }
 
@@ -29,7 +29,7 @@ impl MmapLock {
 
     /// Waits until no writer holds the lock and joins the readers.
     #[inline]
-    pub(super) fn read(&self) -> ReadGuard<'_, State> {
+    pub(super) fn read(&self) -> ReadGuard<'_, State, { rank::MMAP }> {
         self.state.read()
     }
 
@@ -57,7 +57,7 @@ impl<'a> MmapWriteGuard<'a> {
     /// Ends the section and goes on with the lock in read mode: the map stays as it is
     /// now, but others may look at it.
     #[inline]
-    pub(super) fn downgrade(self) -> ReadGuard<'a, State> {
+    pub(super) fn downgrade(self) -> ReadGuard<'a, State, { rank::MMAP }> {
         let mut this = ManuallyDrop::new(self);
         this.index.end_section(&mut this.state.vmas);
         // SAFETY: `this` is neither used again nor dropped, so the guard is not doubled.

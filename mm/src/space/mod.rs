@@ -105,7 +105,7 @@ impl SpaceCore {
     fn new<P: Platform>(mem: &Memory<P>) -> Result<Ref<SpaceCore>, OutOfMemory> {
         let core = mem.arenas.spaces.alloc(mem)?;
         if let Err(error) = core.tables.init(mem) {
-            mem.arenas.spaces.free(core);
+            mem.arenas.spaces.free(mem, core);
             return Err(error);
         }
         core.resident.clear();
@@ -270,6 +270,6 @@ impl<P: Platform> Drop for AddressSpace<'_, P> {
         self.mem.uncharge_commit(charged);
         drop(state);
         self.core.tables.destroy(self.mem);
-        self.mem.arenas.spaces.free(self.core);
+        self.mem.arenas.spaces.free(self.mem, self.core);
     }
 }

@@ -80,7 +80,7 @@ impl Drop for Wake {
 }
 
 /// A lock held: released first, then those that wait for it are woken.
-pub(crate) struct Held<G> {
+pub struct Held<G> {
     guard: G,
     _wake: Wake,
 }

@@ -14,7 +14,7 @@ mod holders;
 use super::rank;
 
 /// The names of the ranks.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "mmap",
     "VMA",
     "prepare",
@@ -23,6 +23,7 @@ const NAMES: [&str; 12] = [
     "object",
     "page-table",
     "swap",
+    "magazine",
     "arena",
     "frame list",
     "frame pool",

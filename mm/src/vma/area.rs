@@ -184,7 +184,7 @@ impl Vma {
 
     /// Taken by who gives the VMA its first anon_vma while others may, too.
     #[inline]
-    pub(crate) fn prepare_lock(&self) -> SpinLockGuard<'_, ()> {
+    pub(crate) fn prepare_lock(&self) -> SpinLockGuard<'_, (), { rank::PREPARE }> {
         self.prepare.lock()
     }
 

@@ -159,7 +159,7 @@ impl MapPlan<'_> {
             }
             return vma;
         };
-        growth.commit(tree, spares);
+        growth.commit(tree, memory, spares);
         free_merged(memory, &growth);
         growth.vma
     }
@@ -266,11 +266,11 @@ pub(super) fn create<P: Platform>(
 /// Frees a VMA that has left the tree and of which no page is mapped any more.
 pub(crate) fn retire<P: Platform>(memory: &Memory<P>, vma: Ref<Vma>) {
     debug_assert!(!vma.is_attached());
-    rmap::unlink(&memory.arenas, vma);
+    rmap::unlink(memory, vma);
     if let Some(object) = vma.take_object() {
         memory.put_object(object);
     }
-    memory.arenas.vmas.free(vma);
+    memory.arenas.vmas.free(memory, vma);
 }
 
 /// Frees the VMAs that went into another one.

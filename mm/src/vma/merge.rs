@@ -13,6 +13,8 @@
 use super::{Attributes, Spares, Vma, VmaTree};
 use crate::addr::PageRange;
 use crate::flags::VmaFlags;
+use crate::memory::Memory;
+use crate::platform::Platform;
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;
 
@@ -144,9 +146,9 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    /// Does it. The VMAs that go have left the tree and have no chain
-    /// afterwards, but still their object.
-    pub(super) fn commit(&self, tree: &mut VmaTree, spares: &mut Spares) {
+    /// Does it. The VMAs that go have left the trees and have no chain
+    /// afterwards, but still their reference to the object.
+    pub(super) fn commit<P: Platform>(&self, tree: &mut VmaTree, memory: &Memory<P>, spares: &mut Spares) {
         tree.lock_vma(self.vma);
         if let Some((shrinks, ..)) = self.shrinks {
             tree.lock_vma(shrinks);
@@ -172,7 +174,7 @@ impl Growth {
             if let Some(lock) = &lock
                 && !adopted
             {
-                rmap::drop_chain(lock, spares.arenas(), gone);
+                rmap::drop_chain(lock, memory, gone);
             }
         }
         tree.update_gaps_around(self.vma);

@@ -221,7 +221,7 @@ impl ModifyPlan {
     /// objects drawn are at most [`ModifyPlan::needs`].
     pub(crate) fn commit<P: Platform>(&self, tree: &mut VmaTree, memory: &Memory<P>, spares: &mut Spares) -> Ref<Vma> {
         if let Some(growth) = self.growth() {
-            growth.commit(tree, spares);
+            growth.commit(tree, memory, spares);
             free_merged(memory, &growth);
             return growth.vma;
         }

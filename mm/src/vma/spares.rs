@@ -5,7 +5,7 @@ use core::ops::Add;
 use super::Vma;
 use crate::addr::PageRange;
 use crate::errno::OutOfMemory;
-use crate::memory::{Arenas, Memory};
+use crate::memory::Memory;
 use crate::platform::Platform;
 use crate::rmap::{AnonVma, Avc};
 use crate::slab::{Ref, Reserve};
@@ -88,7 +88,6 @@ impl Add for Needs {
 
 /// The objects themselves. What is not used goes back when it is dropped.
 pub(crate) struct Spares<'m> {
-    arenas: &'m Arenas,
     vmas: Reserve<'m, Vma>,
     avcs: Reserve<'m, Avc>,
     anon_vmas: Reserve<'m, AnonVma>,
@@ -104,12 +103,8 @@ impl<'m> Spares<'m> {
     #[inline(always)]
     pub(crate) fn reserve<P: Platform>(memory: &'m Memory<P>, needs: Needs) -> Result<Spares<'m>, OutOfMemory> {
         let arenas = &memory.arenas;
-        let mut spares = Spares {
-            arenas,
-            vmas: arenas.vmas.reserve(),
-            avcs: arenas.avcs.reserve(),
-            anon_vmas: arenas.anon_vmas.reserve(),
-        };
+        let mut spares =
+            Spares { vmas: arenas.vmas.reserve(), avcs: arenas.avcs.reserve(), anon_vmas: arenas.anon_vmas.reserve() };
         // Many operations need nothing: this much is done in place.
         if needs != Needs::NONE {
             spares.draw(memory, needs)?;
@@ -122,11 +117,6 @@ impl<'m> Spares<'m> {
         self.vmas.draw(memory, needs.vmas)?;
         self.avcs.draw(memory, needs.avcs)?;
         self.anon_vmas.draw(memory, needs.anon_vmas)
-    }
-
-    /// The arenas that all come from, and what is freed goes back to.
-    pub(crate) fn arenas(&self) -> &'m Arenas {
-        self.arenas
     }
 
     /// Takes a VMA, in an undefined state.

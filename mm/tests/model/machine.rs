@@ -28,7 +28,7 @@ const PCT_DEPTH: usize = 4;
 /// More steps than any schedule has, unless somebody waits for ever.
 const MAX_STEPS: usize = 100_000;
 /// The machine itself is on the stack of the first thread.
-const STACK: usize = 512 << 10;
+const STACK: usize = 1 << 20;
 
 const CPUS: usize = 3;
 /// Enough for three small address spaces.

@@ -257,7 +257,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             state.totals.unlock(old, source.pages());
         }
         if vma.range() == source && vma.anon_vma().is_some() {
-            rmap::unlink(&self.mem.arenas, vma);
+            rmap::unlink(self.mem, vma);
             if vma.object().is_none() {
                 state.vmas.rebase(vma, vma.start() >> PAGE_SHIFT);
             }

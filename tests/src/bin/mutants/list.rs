@@ -31,6 +31,19 @@ const fn race(
 
 /// Those for the unit tests, by what they break.
 pub const MUTATIONS: &[Mutation] = &[
+    // ---- slab ----
+    mutation(
+        "slab: free objects stay with other CPUs when memory is short",
+        "mm/src/slab/mod.rs",
+        "magazine.move_to(&mut free, MAGAZINE);",
+        "",
+    ),
+    mutation(
+        "slab: a magazine keeps all that is freed",
+        "mm/src/slab/mod.rs",
+        "if magazine.len == MAGAZINE {",
+        "if false {",
+    ),
     // ---- reclaim and swap ----
     mutation(
         "reclaim: pages are stored that TLBs still know",
