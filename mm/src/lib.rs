@@ -100,6 +100,7 @@ mod avl;
 mod errno;
 mod flags;
 mod frame;
+mod interval;
 mod memory;
 mod migrate;
 mod object;

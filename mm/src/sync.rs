@@ -70,27 +70,29 @@ pub mod rank {
     pub const PREPARE: u8 = 2;
     /// A private page: where it is, in memory or in swap.
     pub const FOLIO: u8 = 3;
+    /// Which VMAs map an object.
+    pub const MAPPINGS: u8 = 4;
     /// The trees of a family of anon_vmas. A second one may be taken under it, if its
     /// address is higher.
-    pub const ANON_VMA_ROOT: u8 = 4;
+    pub const ANON_VMA_ROOT: u8 = 5;
     /// The pages of a memory object, or its name.
-    pub const OBJECT: u8 = 5;
+    pub const OBJECT: u8 = 6;
     /// One page table. A second one may be taken under it, if its frame has the
     /// higher number.
-    pub const PAGE_TABLE: u8 = 6;
+    pub const PAGE_TABLE: u8 = 7;
     /// What is in which slot of the swap device.
-    pub const SWAP: u8 = 7;
+    pub const SWAP: u8 = 8;
     /// A CPU's free objects of an arena.
-    pub const MAGAZINE: u8 = 8;
+    pub const MAGAZINE: u8 = 9;
     /// All other free objects of an arena.
-    pub const ARENA: u8 = 9;
+    pub const ARENA: u8 = 10;
     /// A CPU's lists of free frames.
-    pub const FRAME_LISTS: u8 = 10;
+    pub const FRAME_LISTS: u8 = 11;
     /// All other free frames.
-    pub const FRAME_POOL: u8 = 11;
+    pub const FRAME_POOL: u8 = 12;
     /// A simulated CPU, during an access to memory.
     #[cfg(any(test, feature = "sim"))]
-    pub const CPU: u8 = 12;
+    pub const CPU: u8 = 13;
 }
 
 /// What a waiter does in each turn of its loop.

@@ -8,29 +8,36 @@
 //! What holds: no page lies at or beyond the end (its size, rounded up to a
 //! page); bytes of the last page that a shrinking of the object cut off are
 //! zero; each page's record names the object and the index as long as the page
-//! is part of it. The object has one reference to each of its pages; mappings
-//! have their own, so truncation does not take a page away from under them.
+//! is part of it. The object has one reference to each of its pages, and mappings
+//! have their own. A page that the object loses goes from all page tables before
+//! the operation is over ([`mappings`]).
 //!
 //! Objects are counted: an [`ObjectRef`] is one reference, and the crate's
 //! VMAs keep others. The last one to go takes the contents along.
 
 mod index;
+mod mappings;
 
 #[cfg(test)]
 mod tests;
 
 use core::fmt;
 use core::ptr;
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn};
+use crate::avl::Avl;
 use crate::errno::{Errno, OutOfMemory};
 use crate::frame::FrameKind;
+use crate::interval::ByIndex;
 use crate::memory::Memory;
 use crate::platform::Platform;
 use crate::slab::Ref;
-use crate::sync::{SpinLock, rank};
+use crate::space::Copies;
+use crate::sync::{RwLock, SpinLock, point, rank};
+use crate::vma::Vma;
 use index::PageIndex;
+pub(crate) use mappings::{MappingsLock, insert_mapping, remove_mapping};
 
 /// The largest size of an object, in bytes: what a signed 64-bit offset reaches.
 pub const MAX_OBJECT_SIZE: u64 = i64::MAX as u64;
@@ -122,6 +129,20 @@ pub(crate) struct Object {
     present: AtomicUsize,
     pages: SpinLock<PageIndex, { rank::OBJECT }>,
     name: SpinLock<ObjectName, { rank::OBJECT }>,
+    /// The VMAs that map it, and their lock.
+    mappings: Avl<ByIndex<Vma>>,
+    mappings_lock: RwLock<(), { rank::MAPPINGS }>,
+}
+
+/// Whether the page in frame `pfn`, to which the caller has a reference, is one of
+/// `object`. To be asked with the table locked that is to map it: if it is, then who takes
+/// it out of the object finds it there later.
+#[inline]
+pub(crate) fn is_part_of<P: Platform>(memory: &Memory<P>, pfn: Pfn, object: Ref<Object>) -> bool {
+    // The table may have been made just now, and who does not see it looks no further.
+    fence(Ordering::SeqCst);
+    point();
+    memory.frame(pfn).mapping() == object.as_usize()
 }
 
 impl Object {
@@ -209,6 +230,7 @@ impl Ref<Object> {
                 && index < end
             {
                 pages.remove(memory, index);
+                point();
                 memory.frame(pfn).set_mapping(0);
                 removed[count] = pfn;
                 count += 1;
@@ -309,8 +331,8 @@ impl<'m, P: Platform> ObjectRef<'m, P> {
     }
 
     /// Sets the size, in bytes. What is beyond the new end goes; what the
-    /// object gains reads as zeroes. Mappings of pages that go keep showing
-    /// them until they are unmapped.
+    /// object gains reads as zeroes. Pages that go are mapped nowhere afterwards, nor are
+    /// private copies of them: an access is [`FaultError::BeyondEnd`](crate::FaultError).
     ///
     /// Who lets several threads resize and write at the same time, without a
     /// lock as the inode's in Linux, may find written bytes to be zero.
@@ -329,12 +351,14 @@ impl<'m, P: Platform> ObjectRef<'m, P> {
             let end = size.next_multiple_of(PAGE_SIZE as u64);
             self.object.zero_within_page(self.memory, size, end);
             self.object.remove_pages(self.memory, split(end).0, usize::MAX);
+            self.memory.unmap_object(self.object, split(end).0..usize::MAX, Copies::Go);
         }
         Ok(())
     }
 
     /// Makes bytes `start..end` read as zeroes and frees the pages in between
-    /// (`FALLOC_FL_PUNCH_HOLE`). The size stays.
+    /// (`FALLOC_FL_PUNCH_HOLE`), wherever they are mapped; but private copies stay. So does
+    /// the size.
     pub fn punch_hole(&self, start: u64, end: u64) {
         let page = PAGE_SIZE as u64;
         let end = end.min(MAX_OBJECT_SIZE);
@@ -349,7 +373,9 @@ impl<'m, P: Platform> ObjectRef<'m, P> {
         }
         self.object.zero_within_page(self.memory, start, inner.start);
         self.object.zero_within_page(self.memory, inner.end, end);
-        self.object.remove_pages(self.memory, split(inner.start).0, split(inner.end).0);
+        let inner = split(inner.start).0..split(inner.end).0;
+        self.object.remove_pages(self.memory, inner.start, inner.end);
+        self.memory.unmap_object(self.object, inner, Copies::Stay);
     }
 
     /// Copies what is at `offset` into `buffer`, and says how many bytes that

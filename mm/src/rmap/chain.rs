@@ -2,10 +2,11 @@
 
 use core::sync::atomic::Ordering;
 
-use super::{AnonVma, Avc, interval};
+use super::{AnonVma, Avc};
 use crate::addr::{PAGE_SIZE, PageRange};
 use crate::errno::OutOfMemory;
 use crate::flags::VmaFlags;
+use crate::interval;
 use crate::memory::Memory;
 use crate::platform::Platform;
 use crate::slab::Ref;
@@ -247,10 +248,15 @@ fn attach_newest(lock: &RootLock, avc: Ref<Avc>, vma: Ref<Vma>, anon_vma: Ref<An
     put_in_tree(lock, avc, vma, anon_vma);
 }
 
+/// The page indices that `vma` covers.
+fn indices(vma: Ref<Vma>) -> (usize, usize) {
+    (vma.pgoff(), vma.pgoff() + (vma.pages() - 1))
+}
+
 fn put_in_tree(_: &RootLock, avc: Ref<Avc>, vma: Ref<Vma>, anon_vma: Ref<AnonVma>) {
     avc.vma.set(Some(vma));
     avc.anon_vma.set(Some(anon_vma));
-    interval::insert(&anon_vma, avc);
+    interval::insert(&anon_vma.tree, avc, indices(vma));
 }
 
 /// New pages of `vma` go to `anon_vma` from now on.
@@ -337,7 +343,7 @@ pub(crate) fn adopt_chain(_: &RootLock, from: Ref<Vma>, to: Ref<Vma>) {
     to.set_chain(from.chain());
     for (avc, anon_vma) in chain(from) {
         avc.vma.set(Some(to));
-        interval::update(&anon_vma, avc);
+        interval::update(&anon_vma.tree, avc, indices(to));
     }
     to.set_anon_vma(from.anon_vma());
     from.set_anon_vma(None);
@@ -348,7 +354,7 @@ pub(crate) fn adopt_chain(_: &RootLock, from: Ref<Vma>, to: Ref<Vma>) {
 /// its page offset have changed.
 pub(crate) fn index_again(_: &RootLock, vma: Ref<Vma>) {
     for (avc, anon_vma) in chain(vma) {
-        interval::update(&anon_vma, avc);
+        interval::update(&anon_vma.tree, avc, indices(vma));
     }
 }
 

@@ -43,16 +43,16 @@
 //! there any more (`active` is 0) and at most one child hangs from it.
 
 mod chain;
-mod interval;
 #[cfg(test)]
 mod tests;
 #[cfg(any(test, feature = "sim"))]
 mod verify;
 mod walk;
 
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
-use crate::avl::{Avl, Link, Links};
+use crate::avl::{Avl, Link};
+use crate::interval::{ByIndex, Span, Spanned};
 use crate::slab::Ref;
 use crate::sync::{RwLock, rank};
 use crate::vma::Vma;
@@ -60,7 +60,6 @@ use crate::vma::Vma;
 pub(crate) use chain::{
     RootLock, adopt_chain, attach, copy_chain, drop_chain, fork_chain, index_again, is_forked, prepare, unlink,
 };
-use interval::ByIndex;
 #[cfg(test)]
 pub(crate) use verify::verify;
 #[cfg(any(test, feature = "sim"))]
@@ -82,22 +81,25 @@ pub(crate) struct AnonVma {
     /// How many VMAs put their new pages here.
     active: AtomicU32,
     /// The VMAs that may map pages of this one.
-    tree: Avl<ByIndex>,
+    tree: Avl<ByIndex<Avc>>,
 }
 
 /// One VMA in one [`AnonVma`].
 #[derive(Default)]
 pub(crate) struct Avc {
-    links: Links<Avc>,
-    /// First and last page index of the VMA, as of when it was put in the tree.
-    first: AtomicUsize,
-    last: AtomicUsize,
-    /// The largest `last` in the subtree.
-    subtree_last: AtomicUsize,
+    /// Its place among those of the anon_vma: the page indices of the VMA.
+    span: Span<Avc>,
     vma: Link<Vma>,
     anon_vma: Link<AnonVma>,
     /// The next one of the same VMA, older than this.
     older: Link<Avc>,
+}
+
+impl Spanned for Avc {
+    #[inline(always)]
+    fn span(&self) -> &Span<Avc> {
+        &self.span
+    }
 }
 
 /// Marks `Frame::mapping` as an anonymous page's.

@@ -28,8 +28,8 @@ pub(crate) fn verify(vmas: impl IntoIterator<Item = Ref<Vma>>) {
         for (avc, member) in chain(vma) {
             assert_eq!(AnonVma::root(member), root, "{vma:?} is chained to two families");
             assert_eq!(avc.vma.get(), Some(vma), "a link of {vma:?} names another VMA");
-            assert_eq!(avc.first(), vma.pgoff(), "{vma:?}: first index");
-            assert_eq!(avc.last() + 1, vma.pgoff() + vma.pages(), "{vma:?}: last index");
+            assert_eq!(avc.span.first(), vma.pgoff(), "{vma:?}: first index");
+            assert_eq!(avc.span.last() + 1, vma.pgoff() + vma.pages(), "{vma:?}: last index");
             assert!(nodes(member).contains(&avc), "{vma:?} is not in a tree it is chained to");
         }
         let known = chains.entry(anon_vma).or_insert_with(|| members.clone());
@@ -54,7 +54,7 @@ pub(crate) fn verify_all(vmas: impl IntoIterator<Item = Ref<Vma>>) {
     }
     for (&anon_vma, &count) in &members {
         anon_vma.tree.verify(count);
-        let firsts: Vec<_> = nodes(anon_vma).iter().map(|avc| avc.first()).collect();
+        let firsts: Vec<_> = nodes(anon_vma).iter().map(|avc| avc.span.first()).collect();
         assert!(firsts.is_sorted(), "a tree is out of order");
         assert_eq!(anon_vma.active(), active.get(&anon_vma).copied().unwrap_or(0), "active VMAs");
         let children = members.keys().filter(|other| other.parent.get() == Some(anon_vma)).count();
@@ -63,5 +63,5 @@ pub(crate) fn verify_all(vmas: impl IntoIterator<Item = Ref<Vma>>) {
 }
 
 fn nodes(anon_vma: Ref<AnonVma>) -> Vec<Ref<Avc>> {
-    std::iter::successors(anon_vma.tree.first(), |avc| Avl::<super::ByIndex>::next(*avc)).collect()
+    std::iter::successors(anon_vma.tree.first(), |avc| Avl::<super::ByIndex<Avc>>::next(*avc)).collect()
 }

@@ -5,8 +5,9 @@
 //! place in the arena may soon be another's. But it remains an anon_vma, so its root's lock
 //! can be taken, and then it is asked whether that was the right one.
 
-use super::{AnonVma, Avc};
+use super::AnonVma;
 use crate::frame::Frame;
+use crate::interval;
 use crate::slab::Ref;
 use crate::sync::point;
 use crate::vma::Vma;
@@ -59,57 +60,6 @@ impl AnonVma {
     /// Calls `f` with every VMA in the tree that has one of these indices, until it returns
     /// `false`. The root is locked.
     fn walk_locked(&self, first: usize, last: usize, mut f: impl FnMut(Ref<Vma>) -> bool) {
-        let mut at = first_overlap(self.tree.root(), first, last);
-        while let Some(avc) = at {
-            if let Some(vma) = avc.vma.get()
-                && !f(vma)
-            {
-                return;
-            }
-            at = next_overlap(avc, first, last);
-        }
-    }
-}
-
-/// The first node at or below `top` that overlaps `first..=last`.
-fn first_overlap(top: Option<Ref<Avc>>, first: usize, last: usize) -> Option<Ref<Avc>> {
-    let mut node = top.filter(|top| top.subtree_last() >= first)?;
-    // Something at or below `node` ends late enough. The first in order that
-    // does is the answer, unless it starts too late, as then all after it do.
-    loop {
-        if let Some(left) = node.links.left().filter(|left| left.subtree_last() >= first) {
-            node = left;
-        } else if node.first() > last {
-            return None;
-        } else if node.last() >= first {
-            return Some(node);
-        } else {
-            node = node.links.right()?;
-        }
-    }
-}
-
-/// The next node after `node` that overlaps `first..=last`.
-fn next_overlap(node: Ref<Avc>, first: usize, last: usize) -> Option<Ref<Avc>> {
-    let mut node = node;
-    loop {
-        if let Some(right) = node.links.right().filter(|right| right.subtree_last() >= first) {
-            return first_overlap(Some(right), first, last);
-        }
-        // Up to the first ancestor that comes after.
-        loop {
-            let above = node.links.parent()?;
-            let after = above.links.left() == Some(node);
-            node = above;
-            if after {
-                break;
-            }
-        }
-        if node.first() > last {
-            return None;
-        }
-        if node.last() >= first {
-            return Some(node);
-        }
+        interval::for_each(&self.tree, (first, last), |avc| avc.vma.get().is_none_or(&mut f));
     }
 }

@@ -26,7 +26,7 @@ use super::account::ResidentKind;
 use super::zap::forget_mapping;
 use super::{AddressSpace, FaultError};
 use crate::frame::{Frame, Frames, copy_page};
-use crate::object::ObjectError;
+use crate::object::{Object, ObjectError, is_part_of};
 use crate::paging::{Entry, EntryFlags, Glance, HUGE_PAGES, TlbGather};
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;
@@ -240,13 +240,14 @@ impl<P: Platform> AddressSpace<'_, P> {
             }
             None if access.write => {
                 let frame = self.mem.alloc_zeroed(FrameKind::Anon)?;
-                self.install_anon(vma, page, seen, frame)
+                self.install_anon(vma, page, seen, frame, || true)
             }
             None => self.fault_zero_page(vma, seen),
         }
     }
 
-    /// Maps a new private frame where nothing is mapped.
+    /// Maps a new private frame where nothing is mapped, if `still_right` says so with the
+    /// table locked.
     #[inline]
     fn install_anon(
         &self,
@@ -254,10 +255,11 @@ impl<P: Platform> AddressSpace<'_, P> {
         page: usize,
         seen: Glance<'_>,
         frame: OwnedFrame,
+        still_right: impl FnOnce() -> bool,
     ) -> Result<Outcome, FaultError> {
         let entry = self.adopt(vma, page, &frame);
         let slot = match self.core.tables.lock_seen_alloc(self.mem, seen) {
-            Ok(slot) if slot.get().is_empty() => slot,
+            Ok(slot) if slot.get().is_empty() && still_right() => slot,
             other => {
                 self.disown(frame);
                 return other.map(|_| Outcome::Again).map_err(FaultError::from);
@@ -309,25 +311,28 @@ impl<P: Platform> AddressSpace<'_, P> {
         seen: Glance<'_>,
         access: FaultAccess,
     ) -> Result<Outcome, FaultError> {
-        let object = self.object_page(vma, page)?;
+        let (object, pfn) = self.object_page(vma, page)?;
+        // What the object loses until then nobody would unmap again.
+        let still_right = || is_part_of(self.mem, pfn, object);
         let flags = vma.flags();
         let shared = flags.contains(VmaFlags::SHARED);
         if access.write && !shared {
-            let copy = self.copy_of(object);
-            self.mem.put(object);
-            return self.install_anon(vma, page, seen, copy?);
+            let copy = self.copy_of(pfn);
+            let outcome = copy.and_then(|copy| self.install_anon(vma, page, seen, copy, still_right));
+            self.mem.put(pfn);
+            return outcome;
         }
         let slot = match self.core.tables.lock_seen_alloc(self.mem, seen) {
-            Ok(slot) if slot.get().is_empty() => slot,
+            Ok(slot) if slot.get().is_empty() && still_right() => slot,
             other => {
-                self.mem.put(object);
+                self.mem.put(pfn);
                 return other.map(|_| Outcome::Again).map_err(FaultError::from);
             }
         };
         // The reference that `object_page` took is the entry's from now on.
-        self.mem.frame(object).inc_mapcount();
+        self.mem.frame(pfn).inc_mapcount();
         let written = if shared && flags.contains(VmaFlags::WRITE) { WRITTEN } else { EntryFlags::ACCESSED };
-        slot.set(Entry::leaf(object, page_protection(flags) | written));
+        slot.set(Entry::leaf(pfn, page_protection(flags) | written));
         self.core.resident.add(ResidentKind::Object, 1);
         Ok(Outcome::Done)
     }
@@ -393,13 +398,13 @@ impl<P: Platform> AddressSpace<'_, P> {
         Ok(Outcome::Done)
     }
 
-    /// The page of the object behind `page`, with a reference.
-    fn object_page(&self, vma: Ref<Vma>, page: usize) -> Result<Pfn, FaultError> {
+    /// The object behind `page`, and its page there, with a reference.
+    fn object_page(&self, vma: Ref<Vma>, page: usize) -> Result<(Ref<Object>, Pfn), FaultError> {
         let Some(object) = vma.object() else {
             return Err(FaultError::NotMapped);
         };
         match object.page(self.mem, vma.index_of(page), true) {
-            Ok(Some(pfn)) => Ok(pfn),
+            Ok(Some(pfn)) => Ok((object, pfn)),
             Ok(None) | Err(ObjectError::BeyondEnd | ObjectError::TooLarge) => Err(FaultError::BeyondEnd),
             Err(ObjectError::OutOfMemory) => Err(FaultError::OutOfMemory),
         }

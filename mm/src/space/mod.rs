@@ -11,7 +11,7 @@
 //! | `fork.rs`, `stack.rs` | what fork and exec need |
 //! | `place.rs`, `layout.rs` | choosing addresses |
 //! | `account.rs` | limits, counters, the commit charge |
-//! | `zap.rs` | taking pages out |
+//! | `zap.rs`, `unmap.rs` | taking pages out, of one address space or of all |
 //! | `swap.rs`, `pageout.rs` | what is in swap, and getting it there |
 //! | `inspect.rs` | what `/proc` shows |
 //! | `lock.rs` | the mmap lock |
@@ -55,6 +55,7 @@ mod place;
 mod populate;
 mod stack;
 mod swap;
+mod unmap;
 mod verify;
 mod zap;
 
@@ -69,6 +70,7 @@ pub use inspect::{VmaInfo, VmaKind, VmaPages};
 pub use mmap::{MappedFile, MmapRequest};
 pub use pages::{MappedPage, PageState};
 pub use pin::PinnedPage;
+pub(crate) use unmap::Copies;
 #[cfg(any(test, feature = "sim"))]
 pub use verify::{find_mappings, verify_all};
 

@@ -58,7 +58,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             for (addr, slot) in run.slots() {
                 let entry = slot.get();
                 if entry.swap_slot().is_some() {
-                    self.forget_absent(slot.take());
+                    self.core.forget_absent(self.mem, slot.take());
                 } else if self.is_own(entry) {
                     let old = slot.update(|entry| entry.without(EntryFlags::DIRTY | EntryFlags::ACCESSED));
                     // A TLB that knows of a write does not tell of the next.

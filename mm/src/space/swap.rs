@@ -1,15 +1,15 @@
 //! Pages that an address space has and that are not there, in swap or just being moved:
 //! getting them back, and letting go of them.
 
-use super::AddressSpace;
 use super::account::ResidentKind;
 use super::fault::{FaultAccess, Outcome, WRITTEN, page_protection};
+use super::{AddressSpace, SpaceCore};
 use crate::FaultError;
 use crate::paging::{Entry, EntryFlags};
 use crate::rmap::AnonVma;
 use crate::slab::Ref;
 use crate::vma::Vma;
-use crate::{Platform, VmaFlags};
+use crate::{Memory, Platform, VmaFlags};
 
 impl<P: Platform> AddressSpace<'_, P> {
     /// A fault where `seen` names a swap slot: maps the page that is in it. Where the page is
@@ -73,20 +73,22 @@ impl<P: Platform> AddressSpace<'_, P> {
         }
     }
 
-    /// What an entry stood for that maps no page is not needed any more by it.
-    #[cold]
-    pub(super) fn forget_absent(&self, entry: Entry) {
-        if let Some(slot) = entry.swap_slot() {
-            self.core.resident.sub(ResidentKind::Swapped, 1);
-            self.mem.swap_put(slot);
-        } else if let Some(pfn) = entry.migrating() {
-            self.core.resident.sub(ResidentKind::Anon, 1);
-            self.mem.frame(pfn).dec_migrating();
-        }
-    }
-
     /// Whether the page that an entry names is in memory: mapped, or on its way in or out.
     pub(super) fn is_in_memory(&self, entry: Entry) -> bool {
         entry.settled().maps_page() || entry.swap_slot().is_some_and(|slot| self.mem.swap().is_cached(slot))
+    }
+}
+
+impl SpaceCore {
+    /// What an entry stood for that maps no page is not needed any more by it.
+    #[cold]
+    pub(super) fn forget_absent<P: Platform>(&self, mem: &Memory<P>, entry: Entry) {
+        if let Some(slot) = entry.swap_slot() {
+            self.resident.sub(ResidentKind::Swapped, 1);
+            mem.swap_put(slot);
+        } else if let Some(pfn) = entry.migrating() {
+            self.resident.sub(ResidentKind::Anon, 1);
+            mem.frame(pfn).dec_migrating();
+        }
     }
 }

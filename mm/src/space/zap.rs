@@ -1,33 +1,43 @@
-//! Taking pages out of a range of one VMA: what munmap, `MADV_DONTNEED` and
-//! the end of an address space have in common.
+//! Taking pages out of a range of one VMA: what munmap, `MADV_DONTNEED`, the end of an
+//! address space, and the truncation of what is mapped have in common.
 
-use super::AddressSpace;
 use super::account::ResidentKind;
+use super::{AddressSpace, SpaceCore};
 use crate::frame::Frames;
 use crate::paging::{Entry, HUGE_ORDER, HUGE_PAGES, Run, TlbGather};
-use crate::{PageRange, Pfn, Platform};
+use crate::{Memory, PageRange, Pfn, Platform};
 
 impl<P: Platform> AddressSpace<'_, P> {
     /// Empties every entry of `range`, which is a part of one VMA. The frames go when
     /// `gather` is done.
     pub(super) fn zap(&self, range: PageRange, gather: &mut TlbGather<'_, P>) {
-        self.core.tables.split_ends(self.mem, range);
-        let frames = self.mem.frames();
-        self.core.tables.visit_runs(self.mem, range, |run| match run.is_huge() {
-            false => self.zap_run(run, &frames, gather),
-            true => self.zap_huge(run, &frames, gather),
+        let (core, mem, frames) = (self.core, self.mem, self.mem.frames());
+        core.tables.split_ends(mem, range);
+        core.tables.visit_runs(mem, range, |run| match run.is_huge() {
+            false => core.zap_run(mem, run, &frames, gather, |_| true),
+            true => core.zap_huge(mem, run, &frames, gather),
         });
     }
+}
 
-    /// Not inlined, for the sake of its loop, which needs all registers.
+impl SpaceCore {
+    /// Empties those entries of a run which `goes` says of. Not inlined, for the sake of
+    /// its loop, which needs all registers.
     #[inline(never)]
-    fn zap_run(&self, run: &Run<'_>, frames: &Frames<'_>, gather: &mut TlbGather<'_, P>) {
+    pub(super) fn zap_run<P: Platform>(
+        &self,
+        mem: &Memory<P>,
+        run: &Run<'_>,
+        frames: &Frames<'_>,
+        gather: &mut TlbGather<'_, P>,
+        goes: impl Fn(Entry) -> bool,
+    ) {
         let (mut all, mut anon) = (0, 0);
-        let unmapped = run.slots().filter_map(|(_, slot)| {
+        let unmapped = run.slots().filter(|(_, slot)| goes(slot.get())).filter_map(|(_, slot)| {
             let entry = slot.take();
             let Some((pfn, kind)) = forget_mapping(frames, entry) else {
                 if !entry.maps_page() {
-                    self.forget_absent(entry);
+                    self.forget_absent(mem, entry);
                 }
                 return None;
             };
@@ -36,18 +46,24 @@ impl<P: Platform> AddressSpace<'_, P> {
             Some(pfn)
         });
         gather.release_run(run.start(), run.end(), unmapped);
-        self.core.resident.sub(ResidentKind::Anon, anon);
-        self.core.resident.sub(ResidentKind::Object, all - anon);
+        self.resident.sub(ResidentKind::Anon, anon);
+        self.resident.sub(ResidentKind::Object, all - anon);
     }
 
     #[cold]
-    fn zap_huge(&self, run: &Run<'_>, frames: &Frames<'_>, gather: &mut TlbGather<'_, P>) {
-        let leaf = self.core.tables.take_huge(self.mem, run);
+    fn zap_huge<P: Platform>(
+        &self,
+        mem: &Memory<P>,
+        run: &Run<'_>,
+        frames: &Frames<'_>,
+        gather: &mut TlbGather<'_, P>,
+    ) {
+        let leaf = self.tables.take_huge(mem, run);
         let records = frames.block(leaf.pfn(), HUGE_PAGES);
         let shared = records.iter().filter(|record| record.dec_mapcount() != 0).count();
-        self.core.resident.sub(ResidentKind::Anon, records.len());
+        self.resident.sub(ResidentKind::Anon, records.len());
         // In one piece it is freed much faster.
-        if shared == 0 && self.mem.join_singles(leaf.pfn(), HUGE_ORDER) {
+        if shared == 0 && mem.join_singles(leaf.pfn(), HUGE_ORDER) {
             gather.changed_range(run.start(), run.end());
             gather.release(leaf.pfn());
         } else {

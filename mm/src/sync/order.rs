@@ -14,11 +14,12 @@ mod holders;
 use super::rank;
 
 /// The names of the ranks.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "mmap",
     "VMA",
     "prepare",
     "folio",
+    "object mappings",
     "anon_vma root",
     "object",
     "page-table",

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use crate::addr::{PAGE_SHIFT, PageRange};
 use crate::avl::{Link, Links};
 use crate::flags::VmaFlags;
+use crate::interval::Span;
 use crate::object::Object;
 use crate::rmap::{AnonVma, Avc};
 use crate::slab::Ref;
@@ -50,6 +51,8 @@ pub(crate) struct Vma {
     pub(super) lock: VmaLock,
     prepare: SpinLock<(), { rank::PREPARE }>,
     attached: AtomicBool,
+    /// Its place among those that map its object.
+    pub(crate) mapping: Span<Vma>,
 }
 
 /// What must be equal for two VMAs to be one.

@@ -6,6 +6,7 @@ use super::{Attributes, Spares, Vma, VmaTree};
 use crate::addr::{PAGE_SIZE, PageRange};
 use crate::flags::VmaFlags;
 use crate::memory::Memory;
+use crate::object::{self, MappingsLock};
 use crate::platform::Platform;
 use crate::rmap::{self, AnonVma, RootLock};
 use crate::slab::Ref;
@@ -123,6 +124,7 @@ impl VmaTree {
         let wiped = flags.contains(VmaFlags::WIPEONFORK);
         let child = create(self, memory, spares, parent.range(), parent.pgoff(), &attributes, space);
         self.insert_between(self.last(), None, child);
+        object::insert_mapping(child);
         if !wiped {
             rmap::fork_chain(spares, parent, child);
         }
@@ -151,6 +153,7 @@ impl MapPlan<'_> {
         let Some(growth) = self.growth() else {
             let vma = create(tree, memory, spares, new.range, new.pgoff, &new.attributes, new.space);
             tree.insert_between(self.prev, self.next, vma);
+            object::insert_mapping(vma);
             if let Some(source) = new.copied_from
                 && let Some(anon_vma) = source.anon_vma()
             {
@@ -166,17 +169,26 @@ impl MapPlan<'_> {
 
     /// Maps the range by moving the VMA that it is copied from there, with all its
     /// pages: for one that is moved whole and merges with no other. Its chain
-    /// stays as it is, so nothing is drawn. The caller has locked it, and holds the
-    /// lock of its anon_vma's root until the pages have moved, too.
-    pub(crate) fn commit_whole(&self, tree: &mut VmaTree, source: Ref<Vma>, lock: Option<&RootLock>) {
+    /// stays as it is, so nothing is drawn. The caller has locked it, and holds the locks
+    /// of its object's mappings and of its anon_vma's root until the pages have moved, too.
+    pub(crate) fn commit_whole(
+        &self,
+        tree: &mut VmaTree,
+        source: Ref<Vma>,
+        (mappings, root): (Option<&MappingsLock>, Option<&RootLock>),
+    ) {
         debug_assert!(self.moves_whole(source));
         let new = self.new;
         let indices = (source.pgoff(), source.pages());
         tree.relocate(source, new.range, new.pgoff, self.next);
-        if let Some(lock) = lock
-            && indices != (source.pgoff(), source.pages())
-        {
-            rmap::index_again(lock, source);
+        if indices == (source.pgoff(), source.pages()) {
+            return;
+        }
+        if let Some(mappings) = mappings {
+            mappings.update(source);
+        }
+        if let Some(root) = root {
+            rmap::index_again(root, source);
         }
     }
 
@@ -190,15 +202,18 @@ impl MapPlan<'_> {
         memory: &Memory<P>,
         spares: &mut Spares,
         source: Ref<Vma>,
-        lock: Option<&RootLock>,
+        (mappings, root): (Option<&MappingsLock>, Option<&RootLock>),
     ) {
         debug_assert!(self.moves_whole(source));
         let new = self.new;
         debug_assert!(tree.is_locked(source), "chain taken with faults under way");
         let vma = create(tree, memory, spares, new.range, new.pgoff, &new.attributes, new.space);
         tree.insert_between(self.prev, self.next, vma);
-        if let Some(lock) = lock {
-            rmap::adopt_chain(lock, source, vma);
+        if let Some(mappings) = mappings {
+            mappings.insert(vma);
+        }
+        if let Some(root) = root {
+            rmap::adopt_chain(root, source, vma);
         }
     }
 
@@ -265,6 +280,12 @@ pub(super) fn create<P: Platform>(
 
 /// Frees a VMA that has left the tree and of which no page is mapped any more.
 pub(crate) fn retire<P: Platform>(memory: &Memory<P>, vma: Ref<Vma>) {
+    object::remove_mapping(vma);
+    retire_unmapped(memory, vma);
+}
+
+/// [`retire`] for one that is not among those of its object any more.
+fn retire_unmapped<P: Platform>(memory: &Memory<P>, vma: Ref<Vma>) {
     debug_assert!(!vma.is_attached());
     rmap::unlink(memory, vma);
     if let Some(object) = vma.take_object() {
@@ -276,6 +297,6 @@ pub(crate) fn retire<P: Platform>(memory: &Memory<P>, vma: Ref<Vma>) {
 /// Frees the VMAs that went into another one.
 pub(super) fn free_merged<P: Platform>(memory: &Memory<P>, growth: &Growth) {
     for gone in growth.goes.into_iter().flatten() {
-        retire(memory, gone);
+        retire_unmapped(memory, gone);
     }
 }

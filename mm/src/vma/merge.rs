@@ -156,6 +156,9 @@ impl Growth {
         for gone in self.goes.into_iter().flatten() {
             tree.lock_vma(gone);
         }
+        // All have the same.
+        let object = self.vma.object();
+        let mappings = object.as_ref().map(|object| object.lock_mappings());
         let anon_vma = self.vma.anon_vma().or(self.chain.anon_vma());
         let root = anon_vma.map(AnonVma::root);
         let lock = root.as_ref().map(|root| root.lock());
@@ -164,18 +167,27 @@ impl Growth {
         self.vma.move_bounds(self.start, self.end);
         if let Some((vma, start, end)) = self.shrinks {
             vma.move_bounds(start, end);
+            if let Some(mappings) = &mappings {
+                mappings.update(vma);
+            }
             if let Some(lock) = &lock {
                 rmap::index_again(lock, vma);
             }
         }
         for gone in self.goes.into_iter().flatten() {
             tree.remove(gone);
+            if let Some(mappings) = &mappings {
+                mappings.remove(gone);
+            }
             let adopted = matches!(self.chain, Chain::Adopt(from) if from == gone);
             if let Some(lock) = &lock
                 && !adopted
             {
                 rmap::drop_chain(lock, memory, gone);
             }
+        }
+        if let Some(mappings) = &mappings {
+            mappings.update(self.vma);
         }
         tree.update_gaps_around(self.vma);
         self.vma.store_flags(self.vma.flags() | self.soft_dirty);

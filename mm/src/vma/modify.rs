@@ -7,6 +7,7 @@ use super::{Attributes, Spares, Vma, VmaTree};
 use crate::addr::PageRange;
 use crate::flags::VmaFlags;
 use crate::memory::Memory;
+use crate::object::MappingsLock;
 use crate::platform::Platform;
 use crate::rmap::{self, AnonVma, RootLock};
 use crate::slab::Ref;
@@ -74,23 +75,23 @@ impl VmaTree {
         spares: &mut Spares,
     ) -> Ref<Vma> {
         self.lock_vma(vma);
+        let object = vma.object();
+        let mappings = object.as_ref().map(|object| object.lock_mappings());
         let root = vma.anon_vma().map(AnonVma::root);
         let lock = root.as_ref().map(|root| root.lock());
-        let upper = self.split_off(memory, vma, addr, lock.as_ref(), spares);
-        if let Some(lock) = &lock {
-            rmap::index_again(lock, vma);
-        }
+        let upper = self.split_off(memory, vma, addr, (mappings.as_ref(), lock.as_ref()), spares);
+        index_again(vma, (mappings.as_ref(), lock.as_ref()));
         upper
     }
 
     /// [`split`](Self::split), but `vma`, which is locked, keeps its old place in the
-    /// trees of its anon_vmas.
+    /// trees of its object and its anon_vmas.
     fn split_off<P: Platform>(
         &mut self,
         memory: &Memory<P>,
         vma: Ref<Vma>,
         addr: usize,
-        lock: Option<&RootLock>,
+        (mappings, lock): (Option<&MappingsLock>, Option<&RootLock>),
         spares: &mut Spares,
     ) -> Ref<Vma> {
         let (start, end) = (vma.start(), vma.end());
@@ -102,6 +103,9 @@ impl VmaTree {
         // No gap changes: the new VMA is where the old one was.
         vma.move_bounds(start, addr);
         self.insert_between(Some(vma), vma.next(), upper);
+        if let Some(mappings) = mappings {
+            mappings.insert(upper);
+        }
         if let Some(lock) = lock {
             rmap::copy_chain(lock, spares, vma, upper);
         }
@@ -121,12 +125,12 @@ impl VmaTree {
     /// index; none is mapped that it loses.
     pub(crate) fn resize(&mut self, vma: Ref<Vma>, range: PageRange) {
         self.lock_vma(vma);
+        let object = vma.object();
+        let mappings = object.as_ref().map(|object| object.lock_mappings());
         let root = vma.anon_vma().map(AnonVma::root);
         let lock = root.as_ref().map(|root| root.lock());
         self.set_bounds(vma, range.start(), range.end());
-        if let Some(lock) = &lock {
-            rmap::index_again(lock, vma);
-        }
+        index_again(vma, (mappings.as_ref(), lock.as_ref()));
     }
 
     /// Moves `vma` to the addresses of `range`, which is as long and overlaps
@@ -144,6 +148,16 @@ impl VmaTree {
         debug_assert!(vma.anon_vma().is_none() && vma.object().is_none());
         self.lock_vma(vma);
         vma.set_place(vma.start(), vma.end(), pgoff);
+    }
+}
+
+/// Puts `vma` in its right place in the trees that the locks are of.
+fn index_again(vma: Ref<Vma>, (mappings, root): (Option<&MappingsLock>, Option<&RootLock>)) {
+    if let Some(mappings) = mappings {
+        mappings.update(vma);
+    }
+    if let Some(root) = root {
+        rmap::index_again(root, vma);
     }
 }
 
@@ -229,17 +243,18 @@ impl ModifyPlan {
         let mut vma = self.vma;
         if front || back {
             tree.lock_vma(vma);
+            let object = vma.object();
+            let mappings = object.as_ref().map(|object| object.lock_mappings());
             let root = vma.anon_vma().map(AnonVma::root);
             let lock = root.as_ref().map(|root| root.lock());
+            let locks = (mappings.as_ref(), lock.as_ref());
             if back {
-                tree.split_off(memory, vma, self.range.end(), lock.as_ref(), spares);
+                tree.split_off(memory, vma, self.range.end(), locks, spares);
             }
             if front {
-                vma = tree.split_off(memory, vma, self.range.start(), lock.as_ref(), spares);
+                vma = tree.split_off(memory, vma, self.range.start(), locks, spares);
             }
-            if let Some(lock) = &lock {
-                rmap::index_again(lock, self.vma);
-            }
+            index_again(self.vma, locks);
         }
         self.mark(tree, vma)
     }

@@ -18,4 +18,5 @@ mod moves;
 mod reclaim;
 mod reuse;
 mod trees;
+mod truncation;
 mod walks;

@@ -143,9 +143,11 @@ impl<P: Platform> AddressSpace<'_, P> {
         }
         {
             // A walker must find each page at one of its two addresses.
+            let object = vma.object();
+            let mappings = object.as_ref().map(|object| object.lock_mappings());
             let root = vma.anon_vma().map(AnonVma::root);
             let walkers_out = root.as_ref().map(|root| root.lock());
-            plan.commit_whole(&mut state.vmas, vma, walkers_out.as_ref());
+            plan.commit_whole(&mut state.vmas, vma, (mappings.as_ref(), walkers_out.as_ref()));
             self.core.tables.move_commit(self.mem, tables);
         }
         let flags = vma.flags();
@@ -168,9 +170,12 @@ impl<P: Platform> AddressSpace<'_, P> {
         let anon_vma = vma.anon_vma();
         {
             // A walker must find each page at one of its two addresses.
+            let object = vma.object();
+            let mappings = object.as_ref().map(|object| object.lock_mappings());
             let root = anon_vma.map(AnonVma::root);
             let walkers_out = root.as_ref().map(|root| root.lock());
-            plan.commit_successor(&mut state.vmas, self.mem, spares, vma, walkers_out.as_ref());
+            let locks = (mappings.as_ref(), walkers_out.as_ref());
+            plan.commit_successor(&mut state.vmas, self.mem, spares, vma, locks);
             self.core.tables.move_commit(self.mem, tables);
         }
         if anon_vma.is_some() && vma.object().is_none() {
@@ -214,6 +219,8 @@ impl<P: Platform> AddressSpace<'_, P> {
             self.relocate_pages(vma, mv.source, mapped, spares, move_entries);
         } else if !mv.source.is_empty() {
             // A walker must find each page at one of its two addresses.
+            let object = new.attributes.object;
+            let _mappings = object.as_ref().map(|object| object.lock_mappings());
             let root = anon_vma.map(AnonVma::root);
             let _walkers_out = root.as_ref().map(|root| root.lock());
             self.core.tables.move_commit(self.mem, tables);

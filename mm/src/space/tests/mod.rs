@@ -21,6 +21,7 @@ mod relocate;
 mod snapshot;
 mod switching;
 mod threads;
+mod truncate;
 mod vma_lock;
 
 use crate::sim::{self, Access, SimPlatform};

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::frame::Frame;
+use crate::object::Object;
 use crate::paging::Visit;
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;
@@ -70,6 +72,10 @@ pub fn verify_all<P: Platform>(spaces: &[&AddressSpace<'_, P>]) {
             // Places where the page is not are found as well.
             found.retain(|place| places.binary_search(place).is_ok());
             assert_eq!(found, places, "where the reverse mapping finds {record:?}, and where it is");
+        } else {
+            let mut found = walk_object(&vmas, record);
+            found.retain(|place| places.contains(place));
+            assert_eq!(found.len(), places.len(), "where {record:?}'s object finds it, and where it is");
         }
     }
     let mapped_and_cached = places.keys().filter(|&&pfn| mem.frame(pfn).is_in_swap_cache()).count();
@@ -88,6 +94,20 @@ fn walk<P: Platform>(mem: &crate::Memory<P>, vmas: &[Ref<Vma>], pfn: Pfn) -> Vec
         assert!(vmas.contains(&vma), "{vma:?} is nobody's");
         found.push((vma.space(), addr));
         true
+    });
+    found
+}
+
+/// Where the object that a page belongs to says that it may be.
+fn walk_object(vmas: &[Ref<Vma>], record: &Frame) -> Vec<Place> {
+    let mut found = Vec::new();
+    let Some(object) = vmas.iter().find_map(|vma| vma.object().filter(|one| one.as_usize() == record.mapping())) else {
+        return found;
+    };
+    let index = record.index();
+    object.for_each_mapping(index, index, |vma| {
+        assert!(vmas.contains(&vma), "{vma:?} is nobody's");
+        found.extend(vma.address_of(index).map(|addr| (vma.space(), addr)));
     });
     found
 }
@@ -121,6 +141,13 @@ fn verify_objects<P: Platform>(mem: &crate::Memory<P>, vmas: &[Ref<Vma>]) {
             anon_vmas.insert(AnonVma::root(anon_vma));
         }
     }
+    let mut by_object: HashMap<Ref<Object>, Vec<Ref<Vma>>> = HashMap::new();
+    for &vma in vmas {
+        if let Some(object) = vma.object() {
+            by_object.entry(object).or_default().push(vma);
+        }
+    }
+    by_object.iter().for_each(|(object, vmas)| object.verify_mappings(vmas));
     let arenas = &mem.arenas;
     assert_eq!(arenas.vmas.in_use(), vmas.len(), "VMAs lost");
     assert_eq!(arenas.avcs.in_use(), links, "chain links lost");

@@ -210,9 +210,10 @@ fn verify_object(vma: Ref<Vma>, addr: usize, record: &Frame, relatives: Relative
     let Some(object) = vma.object() else {
         panic!("an object's page at {addr:#x} in {vma:?}");
     };
-    // A page that the object has lost stays mapped.
     let (mapping, index) = (record.mapping(), record.index());
-    if mapping != 0 {
+    // Who takes a page from the object has not come here yet.
+    let lost = mapping == 0 && relatives == Relatives::Busy;
+    if !lost {
         // It may be lost just now.
         let index = if relatives == Relatives::Busy { vma.index_of(addr) } else { index };
         assert_eq!(

@@ -26,6 +26,7 @@ mod procmap;
 mod signal;
 mod stack;
 mod thread;
+mod truncate;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,7 @@ const GROUPS: &[&[Case]] = &[
     futex::CASES,
     pipe::CASES,
     file::CASES,
+    truncate::CASES,
     errnos::CASES,
 ];
 

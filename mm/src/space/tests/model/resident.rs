@@ -3,6 +3,14 @@
 use super::*;
 
 impl Space {
+    /// An object has lost its pages from `size` on, and with them go private copies.
+    pub fn cut_off(&mut self, number: usize, size: usize) {
+        let beyond = |page: &&mut Page| page.object.is_some_and(|(object, index)| object == number && index >= size);
+        for page in self.pages.values_mut().filter(beyond) {
+            (page.private, page.lazy) = (None, false);
+        }
+    }
+
     pub fn madvise(&mut self, machine: &Machine, areas: &[Area], addr: usize, len: usize, advice: usize) -> Result {
         use VmaFlags as F;
         let none = F::empty();

@@ -131,7 +131,21 @@ impl<'m> World<'m> {
                 let value = self.fresh_value();
                 let offset = (page * PAGE) as u64;
                 self.files[file].write(offset, &value.to_ne_bytes()).unwrap();
-                self.machine.objects[file].contents.insert(page, value);
+                let object = &mut self.machine.objects[file];
+                object.contents.insert(page, value);
+                object.size = object.size.max(page + 1);
+            }
+            Op::Truncate(file, pages) => {
+                let size = (pages * PAGE) as u64;
+                self.files[file].set_size(size).unwrap();
+                let object = &mut self.machine.objects[file];
+                object.size = pages;
+                object.contents.retain(|&page, _| page < pages);
+                self.processes.iter_mut().flatten().for_each(|process| process.model.cut_off(file, pages));
+            }
+            Op::PunchHole(file, first, pages) => {
+                self.files[file].punch_hole((first * PAGE) as u64, ((first + pages) * PAGE) as u64);
+                self.machine.objects[file].contents.retain(|&page, _| !(first..first + pages).contains(&page));
             }
             _ => self.call(op),
         }
@@ -408,7 +422,7 @@ impl<'m> World<'m> {
                 (if refused { found } else { Ok(0) }, found)
             }
             Op::Fork | Op::Exit | Op::Switch(_) | Op::WriteFile(..) | Op::Reclaim(_) => (Ok(0), Ok(0)),
-            Op::Migrate(_) | Op::Compact | Op::HugePages(_) => (Ok(0), Ok(0)),
+            Op::Migrate(_) | Op::Compact | Op::HugePages(_) | Op::Truncate(..) | Op::PunchHole(..) => (Ok(0), Ok(0)),
         };
         assert_eq!(found, expected, "{op:?}");
         process.assert_resident(machine, resident);

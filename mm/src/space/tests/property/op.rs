@@ -75,6 +75,10 @@ pub enum Op {
     Read(Place, usize),
     Execute(Place),
     WriteFile(usize, usize),
+    /// To so many pages.
+    Truncate(usize, usize),
+    /// A hole: first page, and how many.
+    PunchHole(usize, usize, usize),
     /// Of so many frames.
     Reclaim(usize),
     /// Of one in so many of the process's pages, to other frames.
@@ -207,6 +211,9 @@ pub fn op() -> impl Strategy<Value = Op> {
             .prop_map(Op::HugePages),
         1 => Just(Op::Compact),
         1 => (0..2usize, 0..FILE_PAGES).prop_map(|(file, page)| Op::WriteFile(file, page)),
+        2 => (0..2usize, 0..=FILE_PAGES).prop_map(|(file, pages)| Op::Truncate(file, pages)),
+        1 => (0..2usize, 0..FILE_PAGES, 1..8usize)
+            .prop_map(|(file, first, pages)| Op::PunchHole(file, first, pages)),
         4 => Just(Op::Fork),
         2 => Just(Op::Exit),
         4 => (0..MAX_PROCESSES).prop_map(Op::Switch),

@@ -181,6 +181,7 @@ impl<'m> Process<'m> {
             match self.look(READER, at, Access::Read) {
                 Some(value) => {
                     assert!(accessible, "page {at:#x} can be read");
+                    assert!(!model::beyond_end(machine, page), "page {at:#x} is there, which was cut off");
                     assert_eq!(value, self.model.value(machine, at), "page {at:#x}");
                 }
                 None => match self.peek_swapped(at) {
