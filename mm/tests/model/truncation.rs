@@ -113,6 +113,8 @@ fn munmap_and_truncation() {
         let space = machine.space();
         let file = file(&space);
         map(&space, &file, PAGE, MapFlags::SHARED);
+        // Or the table would go, and be flushed.
+        space.map_rw(PAGE + 2 * PAGE_SIZE, PAGE_SIZE);
         space.write(0, PAGE, 2).unwrap();
         race(&[&|| file.set_size(0).unwrap(), &|| {
             space.munmap(PAGE, PAGE_SIZE).unwrap();

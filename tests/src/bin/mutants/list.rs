@@ -294,7 +294,7 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "huge: munmap of a part takes all of it",
         "mm/src/space/zap.rs",
-        "        self.core.tables.split_ends(self.mem, range);\n",
+        "        core.tables.split_ends(mem, range);\n",
         "",
     ),
     mutation(
@@ -380,7 +380,7 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "locks: a VMA's prepare lock under the lock of its root",
         "mm/src/rmap/chain.rs",
-        "            let lock = root.lock();\n            vma.set_chain(None);",
+        "            let lock = root.lock_under(&once);\n            vma.set_chain(None);",
         "            drop(once);\n            let lock = root.lock();\n            let _once = vma.prepare_lock();\n            vma.set_chain(None);",
     ),
     // ---- page offsets ----
@@ -424,7 +424,7 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "rollback: the link for a first anon_vma is lost when there is no anon_vma",
         "mm/src/rmap/chain.rs",
-        "                arenas.avcs.free(avc);\n                return Err(error);",
+        "                arenas.avcs.free(memory, avc);\n                return Err(error);",
         "                return Err(error);",
     ),
     mutation(
@@ -504,8 +504,8 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "reverse mapping: what shrinks keeps its place in the interval tree",
-        "mm/src/rmap/interval.rs",
-        "        avc.last.store(vma.pgoff() + (vma.pages() - 1), Ordering::Relaxed);\n        anon_vma.tree.refresh(avc);",
+        "mm/src/interval.rs",
+        "        node.span().set(first, last);\n        tree.refresh(node);",
         "",
     ),
     // ---- relocation ----
@@ -644,8 +644,8 @@ pub const RACES: &[Mutation] = &[
         "faults::two_faults_on_one_page",
         "race: an entry is not looked at again under its lock",
         "mm/src/space/fault.rs",
-        "            Ok(slot) if slot.get().is_empty() => slot,\n            other => {\n                self.disown(frame);",
-        "            Ok(slot) => slot,\n            other => {\n                self.disown(frame);",
+        "            Ok(slot) if slot.get().is_empty() && still_right() => slot,\n            other => {\n                self.disown(frame);",
+        "            Ok(slot) if still_right() => slot,\n            other => {\n                self.disown(frame);",
     ),
     race(
         "faults::fault_and_mprotect",
@@ -711,6 +711,48 @@ pub const RACES: &[Mutation] = &[
         "        debug_assert!(vma.is_attached());\n",
     ),
     race(
+        "truncation::fault_and_truncation",
+        "race: a page is mapped that its object has lost",
+        "mm/src/space/fault.rs",
+        "Ok(slot) if slot.get().is_empty() && still_right() => slot,\n            other => {\n                self.mem.put(pfn);",
+        "Ok(slot) if slot.get().is_empty() => slot,\n            other => {\n                self.mem.put(pfn);",
+    ),
+    race(
+        "truncation::copy_and_truncation",
+        "race: a copy is mapped of a page that its object has lost",
+        "mm/src/space/fault.rs",
+        "Ok(slot) if slot.get().is_empty() && still_right() => slot,\n            other => {\n                self.disown(frame);",
+        "Ok(slot) if slot.get().is_empty() => slot,\n            other => {\n                let _ = still_right;\n                self.disown(frame);",
+    ),
+    race(
+        "truncation::access_and_truncation",
+        "race: what is cut off stays mapped",
+        "mm/src/object/mod.rs",
+        "self.memory.unmap_object(self.object, split(end).0..usize::MAX, Copies::Go);",
+        "let _ = Copies::Go;",
+    ),
+    race(
+        "truncation::move_and_truncation",
+        "race: a page of an object moves while it is looked for",
+        "mm/src/space/mremap/moving.rs",
+        "let mappings = object.as_ref().map(|object| object.lock_mappings());\n            let root = vma.anon_vma().map(AnonVma::root);",
+        "let mappings: Option<crate::object::MappingsLock> = object.as_ref().and(None);\n            let root = vma.anon_vma().map(AnonVma::root);",
+    ),
+    race(
+        "truncation::fork_and_truncation",
+        "race: a child's VMA comes before its parent's",
+        "mm/src/interval.rs",
+        "let side = if first < other.span().first() {",
+        "let side = if first <= other.span().first() {",
+    ),
+    race(
+        "truncation::munmap_and_truncation",
+        "race: truncation does not say what it has yet to flush",
+        "mm/src/space/unmap.rs",
+        "core.tables.mark_stale();",
+        "",
+    ),
+    race(
         "reuse::table_freed_and_debugger",
         "race: a debugger reads by way of tables that nothing is mapped by",
         "mm/src/space/populate.rs",
@@ -742,8 +784,8 @@ pub const RACES: &[Mutation] = &[
         "walks::walk_and_move",
         "race: walkers are let in before the pages have moved",
         "mm/src/space/mremap/moving.rs",
-        "            plan.commit_whole(&mut state.vmas, vma, walkers_out.as_ref());\n",
-        "            plan.commit_whole(&mut state.vmas, vma, walkers_out.as_ref());\n            drop(walkers_out);\n",
+        "            plan.commit_whole(&mut state.vmas, vma, (mappings.as_ref(), walkers_out.as_ref()));\n",
+        "            plan.commit_whole(&mut state.vmas, vma, (mappings.as_ref(), walkers_out.as_ref()));\n            drop(walkers_out);\n",
     ),
     race(
         "walks::walk_and_relocation",
@@ -798,7 +840,7 @@ pub const RACES: &[Mutation] = &[
         "reclaim::reclaim_and_munmap",
         "race: munmap forgets what is on its way to swap",
         "mm/src/space/zap.rs",
-        "                    self.forget_absent(entry);\n",
+        "                    self.forget_absent(mem, entry);\n",
         "",
     ),
     race(
@@ -847,7 +889,7 @@ pub const RACES: &[Mutation] = &[
         "migration::migration_and_munmap",
         "race: munmap does not say that it has discarded a migration entry",
         "mm/src/space/swap.rs",
-        "            self.mem.frame(pfn).dec_migrating();\n",
+        "            mem.frame(pfn).dec_migrating();\n",
         "",
     ),
     race(
