@@ -3,8 +3,9 @@
 //! The walk comes after the object has given the pages up. A fault that has
 //! found one before asks with its table locked whether the page is the object's still
 //! ([`is_part_of`](crate::object::is_part_of)), so either it maps nothing, or the walk finds
-//! what it has mapped. A munmap in the range waits until the walk is over, or finds entries empty
-//! whose TLB flush it has to make up for ([`PageTables::flush_stale`]).
+//! what it has mapped. A munmap in the range waits until the walk has flushed and is over, since it
+//! has to take its VMA out of what is walked. An mprotect may find entries empty whose flush it
+//! has to make up for ([`PageTables::flush_stale`]).
 //!
 //! [`PageTables::flush_stale`]: crate::paging::PageTables::flush_stale
 

@@ -746,7 +746,7 @@ pub const RACES: &[Mutation] = &[
         "let side = if first <= other.span().first() {",
     ),
     race(
-        "truncation::munmap_and_truncation",
+        "truncation::mprotect_and_truncation",
         "race: truncation does not say what it has yet to flush",
         "mm/src/space/unmap.rs",
         "core.tables.mark_stale();",
