@@ -9,11 +9,11 @@ use crate::memory::memory;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Attribute {
     /// `transparent_hugepage/enabled`
-    HugePages,
+    Enabled,
     /// `transparent_hugepage/hpage_pmd_size`
-    HugePageSize,
+    PageSize,
     /// `transparent_hugepage/use_zero_page`: a read fault makes a page of its own.
-    HugeZeroPage,
+    ZeroPage,
 }
 
 /// What `transparent_hugepage/enabled` can be.
@@ -23,7 +23,7 @@ const HUGE_PAGES: [(&str, HugePages); 3] =
 impl Attribute {
     /// Whether it can be changed.
     pub fn is_writable(self) -> bool {
-        matches!(self, Attribute::HugePages)
+        matches!(self, Attribute::Enabled)
     }
 
     /// Writes the value, with a newline, into `text`.
@@ -32,9 +32,9 @@ impl Attribute {
     /// `ENOMEM`.
     pub fn show(self, text: &mut Text) -> Result<(), Errno> {
         let number = match self {
-            Attribute::HugePages => return show_choice(&HUGE_PAGES, memory().sysctl().huge_pages(), text),
-            Attribute::HugePageSize => PMD_SIZE,
-            Attribute::HugeZeroPage => 0,
+            Attribute::Enabled => return show_choice(&HUGE_PAGES, memory().sysctl().huge_pages(), text),
+            Attribute::PageSize => PMD_SIZE,
+            Attribute::ZeroPage => 0,
         };
         text.put(format_args!("{number}\n"))
     }
@@ -45,7 +45,7 @@ impl Attribute {
     /// `EACCES` if it cannot be changed, `EINVAL` if there is no such value.
     pub fn store(self, line: &[u8]) -> Result<(), Errno> {
         match self {
-            Attribute::HugePages => memory().sysctl().set_huge_pages(choice(&HUGE_PAGES, line)?),
+            Attribute::Enabled => memory().sysctl().set_huge_pages(choice(&HUGE_PAGES, line)?),
             _ => return Err(Errno::EACCES),
         }
         Ok(())

@@ -144,9 +144,9 @@ const SYSFS_KERNEL: [Entry; 1] = [("mm", Node::SysfsMm)];
 const SYSFS_MM: [Entry; 1] = [("transparent_hugepage", Node::SysfsHugePages)];
 
 const SYSFS_HUGE_PAGES: [Entry; 3] = [
-    ("enabled", Node::Attribute(Attribute::HugePages)),
-    ("hpage_pmd_size", Node::Attribute(Attribute::HugePageSize)),
-    ("use_zero_page", Node::Attribute(Attribute::HugeZeroPage)),
+    ("enabled", Node::Attribute(Attribute::Enabled)),
+    ("hpage_pmd_size", Node::Attribute(Attribute::PageSize)),
+    ("use_zero_page", Node::Attribute(Attribute::ZeroPage)),
 ];
 
 /// The files of a process; a thread's directory has the same.
