@@ -64,7 +64,7 @@ pub mod rank {
     /// An address space: its VMAs and its books. Fork takes the child's under the
     /// parent's ([`RwLock::write_unshared`](super::RwLock::write_unshared)).
     pub const MMAP: u8 = 0;
-    /// A VMA, for faults in it ([`VmaLock`](super::VmaLock)).
+    /// A VMA, for faults in it (`VmaLock`).
     pub const VMA: u8 = 1;
     /// Who gives a VMA its first anon_vma.
     pub const PREPARE: u8 = 2;
