@@ -82,7 +82,7 @@
 //! - **TLB**: when an operation returns, no CPU can use a translation that it
 //!   removed, and no frame was reused before that was so.
 //! - **Locks**: may be taken in this order only: the mmap lock of an address
-//!   space, the lock of a VMA, the lock of a private page, those of anon_vma roots
+//!   space, the lock of merged pages, the lock of a VMA, the lock of a private page, those of anon_vma roots
 //!   (at most two, by address), the lock of an object's pages, those of page tables
 //!   (at most two, by frame number), that of the swap slots, those of the allocators.
 //!   None sleeps; none may be taken by an interrupt handler.
@@ -101,6 +101,7 @@ mod errno;
 mod flags;
 mod frame;
 mod interval;
+mod ksm;
 mod memory;
 mod migrate;
 mod object;
@@ -120,6 +121,7 @@ pub use addr::*;
 pub use errno::{Errno, OutOfMemory};
 pub use flags::{MapFlags, MremapFlags, Prot, VmaFlags};
 pub use frame::{Frame, FrameKind, InitError, MAX_ORDER, OwnedFrame};
+pub use ksm::{KsmPages, KsmStats};
 pub use memory::{Event, HugePages, Memory, Overcommit, PhysRange, Sysctl};
 pub use object::{MAX_OBJECT_SIZE, ObjectError, ObjectName, ObjectRef};
 pub use paging::{CpuFlush, CpuTlb, RootLoad};

@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 use crate::addr::{Pfn, is_page_aligned};
 use crate::errno::OutOfMemory;
 use crate::frame::{Frame, FrameAllocator, FrameKind, Frames, InitError, MAX_ORDER, OwnedFrame, clear_page};
+use crate::ksm::{Ksm, KsmNode, KsmOrigin};
 use crate::migrate::Deferral;
 use crate::object::Object;
 use crate::platform::{PhysAddr, Platform};
@@ -86,6 +87,7 @@ pub struct Memory<P: Platform> {
     swap: SwapSlots,
     /// Of all address spaces.
     pub(crate) huge_leaves: AtomicUsize,
+    pub(crate) ksm: Ksm,
     /// Where reclaim goes on: a frame, counted from the first, modulo their number.
     clock: AtomicUsize,
     deferral: Deferral,
@@ -102,6 +104,8 @@ pub(crate) struct Arenas {
     pub(crate) avcs: Arena<Avc>,
     pub(crate) anon_vmas: Arena<AnonVma>,
     pub(crate) spaces: Arena<SpaceCore>,
+    pub(crate) ksm_nodes: Arena<KsmNode>,
+    pub(crate) ksm_origins: Arena<KsmOrigin>,
 }
 
 impl Arenas {
@@ -112,6 +116,8 @@ impl Arenas {
             avcs: Arena::new(),
             anon_vmas: Arena::new(),
             spaces: Arena::new(),
+            ksm_nodes: Arena::new(),
+            ksm_origins: Arena::new(),
         }
     }
 }
@@ -155,6 +161,7 @@ impl<P: Platform> Memory<P> {
             events: Events::new(),
             swap: SwapSlots::new(),
             huge_leaves: AtomicUsize::new(0),
+            ksm: Ksm::new(),
             clock: AtomicUsize::new(0),
             deferral: Deferral::new(),
             pinned: AtomicIsize::new(0),
@@ -398,14 +405,16 @@ impl<P: Platform> Memory<P> {
 
     /// The objects that the crate allocates for itself: VMAs, and what the reverse
     /// mapping of anonymous pages is made of. What `/proc/slabinfo` shows.
-    pub fn slabs(&self) -> [SlabInfo; 5] {
-        let Arenas { objects, vmas, avcs, anon_vmas, spaces } = &self.arenas;
+    pub fn slabs(&self) -> [SlabInfo; 7] {
+        let Arenas { objects, vmas, avcs, anon_vmas, spaces, ksm_nodes, ksm_origins } = &self.arenas;
         [
             vmas.info("vm_area_struct"),
             anon_vmas.info("anon_vma"),
             avcs.info("anon_vma_chain"),
             objects.info("address_space"),
             spaces.info("mm_struct"),
+            ksm_nodes.info("ksm_stable_node"),
+            ksm_origins.info("ksm_rmap_item"),
         ]
     }
 

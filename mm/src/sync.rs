@@ -64,35 +64,37 @@ pub mod rank {
     /// An address space: its VMAs and its books. Fork takes the child's under the
     /// parent's ([`RwLock::write_unshared`](super::RwLock::write_unshared)).
     pub const MMAP: u8 = 0;
+    /// Which pages have been merged, and merging more (`mm/src/ksm`).
+    pub const KSM: u8 = 1;
     /// A VMA, for faults in it (`VmaLock`).
-    pub const VMA: u8 = 1;
+    pub const VMA: u8 = 2;
     /// Who gives a VMA its first anon_vma.
-    pub const PREPARE: u8 = 2;
+    pub const PREPARE: u8 = 3;
     /// A private page: where it is, in memory or in swap.
-    pub const FOLIO: u8 = 3;
+    pub const FOLIO: u8 = 4;
     /// Which VMAs map an object.
-    pub const MAPPINGS: u8 = 4;
+    pub const MAPPINGS: u8 = 5;
     /// The trees of a family of anon_vmas. A second one may be taken under it, if its
     /// address is higher.
-    pub const ANON_VMA_ROOT: u8 = 5;
+    pub const ANON_VMA_ROOT: u8 = 6;
     /// The pages of a memory object, or its name.
-    pub const OBJECT: u8 = 6;
+    pub const OBJECT: u8 = 7;
     /// One page table. A second one may be taken under it, if its frame has the
     /// higher number.
-    pub const PAGE_TABLE: u8 = 7;
+    pub const PAGE_TABLE: u8 = 8;
     /// What is in which slot of the swap device.
-    pub const SWAP: u8 = 8;
+    pub const SWAP: u8 = 9;
     /// A CPU's free objects of an arena.
-    pub const MAGAZINE: u8 = 9;
+    pub const MAGAZINE: u8 = 10;
     /// All other free objects of an arena.
-    pub const ARENA: u8 = 10;
+    pub const ARENA: u8 = 11;
     /// A CPU's lists of free frames.
-    pub const FRAME_LISTS: u8 = 11;
+    pub const FRAME_LISTS: u8 = 12;
     /// All other free frames.
-    pub const FRAME_POOL: u8 = 12;
+    pub const FRAME_POOL: u8 = 13;
     /// A simulated CPU, during an access to memory.
     #[cfg(any(test, feature = "sim"))]
-    pub const CPU: u8 = 13;
+    pub const CPU: u8 = 14;
 }
 
 /// What a waiter does in each turn of its loop.

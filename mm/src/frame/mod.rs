@@ -115,6 +115,8 @@ pub struct Frame {
     migrating: AtomicU32,
     /// References whose holders rely on the page's being where it is, and its owner's.
     pins: AtomicU32,
+    /// Of a private page: a checksum of its contents when they were last looked at.
+    checksum: AtomicU32,
     /// Guards the entries of a page table.
     table_lock: SpinLock<(), { rank::PAGE_TABLE }>,
     /// Guards where a private page is: taken by who takes it out of page tables, or
@@ -129,6 +131,8 @@ const TAIL: u32 = 1 << 17;
 /// [`Frame::state`]: a private page whose contents may go unless it is written to
 /// (`MADV_FREE`).
 const LAZY_FREE: u32 = 1 << 18;
+/// [`Frame::state`]: a private page that stands for several with the same contents.
+const MERGED: u32 = 1 << 19;
 
 impl Frame {
     const fn new() -> Frame {
@@ -143,6 +147,7 @@ impl Frame {
             swap_slot: AtomicU32::new(0),
             migrating: AtomicU32::new(0),
             pins: AtomicU32::new(0),
+            checksum: AtomicU32::new(0),
             table_lock: SpinLock::new(()),
             folio_lock: SpinLock::new(()),
         }
@@ -302,6 +307,28 @@ impl Frame {
         } else {
             self.state.fetch_and(!LAZY_FREE, Ordering::Relaxed);
         }
+    }
+
+    /// Whether the page is a private one that stands for several with the same contents
+    /// (see [`Memory::ksm_scan`](crate::Memory::ksm_scan)): nobody writes to it.
+    pub fn is_merged(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & MERGED != 0
+    }
+
+    /// Makes a new private page one that [`is_merged`](Self::is_merged) until it is freed.
+    pub(crate) fn set_merged(&self) {
+        self.state.fetch_or(MERGED, Ordering::Relaxed);
+    }
+
+    /// Whether the page is a private one of the ordinary kind: not merged with others.
+    #[inline]
+    pub(crate) fn is_ordinary_anon(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & (0xff | MERGED) == FrameKind::Anon as u32
+    }
+
+    /// Takes note of a checksum of the page's contents, and returns the last one.
+    pub(crate) fn replace_checksum(&self, checksum: u32) -> u32 {
+        self.checksum.swap(checksum, Ordering::Relaxed)
     }
 
     /// Takes the lock of the private page that the frame is.

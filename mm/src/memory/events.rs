@@ -56,8 +56,12 @@ pub enum Event {
     RelocateShared,
     /// The same: it was not, as one of its pages is pinned.
     RelocatePinned,
+    /// The same: it was not, as one of its pages has been merged with others.
+    RelocateMergedPage,
     /// A shootdown: a page was evicted.
     FlushReclaim,
+    /// A shootdown: a page was merged with an equal one.
+    FlushMerge,
     /// A page was loaded from swap.
     SwapIn,
     /// A page was stored in swap.
@@ -86,7 +90,7 @@ pub enum Event {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Event; 37] = [
+    pub const ALL: [Event; 39] = [
         Event::FaultVmaLocked,
         Event::FaultVmaNotFound,
         Event::FaultVmaBusy,
@@ -111,7 +115,9 @@ impl Event {
         Event::RelocateForked,
         Event::RelocateShared,
         Event::RelocatePinned,
+        Event::RelocateMergedPage,
         Event::FlushReclaim,
+        Event::FlushMerge,
         Event::SwapIn,
         Event::SwapOut,
         Event::LazyFree,
@@ -153,7 +159,9 @@ impl Event {
             Event::RelocateForked => "mremap_relocate_fail_forked",
             Event::RelocateShared => "mremap_relocate_fail_shared",
             Event::RelocatePinned => "mremap_relocate_fail_pinned",
+            Event::RelocateMergedPage => "mremap_relocate_fail_ksm",
             Event::FlushReclaim => "tlb_flush_reclaim",
+            Event::FlushMerge => "tlb_flush_merge",
             Event::SwapIn => "pswpin",
             Event::SwapOut => "pswpout",
             Event::LazyFree => "pglazyfreed",

@@ -1,6 +1,6 @@
-//! The settings that Linux has under `/proc/sys/vm` and `/proc/sys/kernel`.
+//! The settings that Linux has under `/proc/sys/vm`, `/proc/sys/kernel` and `/sys/kernel/mm/ksm`.
 
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 /// What is done about promising more memory than there is (`vm.overcommit_memory`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +33,8 @@ pub struct Sysctl {
     mmap_min_addr: AtomicUsize,
     randomize_va_space: AtomicU32,
     huge_pages: AtomicU32,
+    ksm_use_zero_pages: AtomicBool,
+    ksm_max_page_sharing: AtomicUsize,
 }
 
 impl Sysctl {
@@ -44,6 +46,8 @@ impl Sysctl {
             mmap_min_addr: AtomicUsize::new(65536),
             randomize_va_space: AtomicU32::new(2),
             huge_pages: AtomicU32::new(1),
+            ksm_use_zero_pages: AtomicBool::new(false),
+            ksm_max_page_sharing: AtomicUsize::new(256),
         }
     }
 
@@ -131,5 +135,25 @@ impl Sysctl {
     /// Sets [`randomize_va_space`](Self::randomize_va_space).
     pub fn set_randomize_va_space(&self, mode: u32) {
         self.randomize_va_space.store(mode, Ordering::Relaxed);
+    }
+
+    /// Whether pages full of zeroes are merged with the page of zeroes (`use_zero_pages`).
+    pub fn ksm_use_zero_pages(&self) -> bool {
+        self.ksm_use_zero_pages.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`ksm_use_zero_pages`](Self::ksm_use_zero_pages).
+    pub fn set_ksm_use_zero_pages(&self, use_them: bool) {
+        self.ksm_use_zero_pages.store(use_them, Ordering::Relaxed);
+    }
+
+    /// How many entries may come to map one merged page by merging (`max_page_sharing`).
+    pub fn ksm_max_page_sharing(&self) -> usize {
+        self.ksm_max_page_sharing.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`ksm_max_page_sharing`](Self::ksm_max_page_sharing).
+    pub fn set_ksm_max_page_sharing(&self, entries: usize) {
+        self.ksm_max_page_sharing.store(entries, Ordering::Relaxed);
     }
 }

@@ -24,7 +24,7 @@
 //! are copied from. But nothing is left to that order: walks are repeated until the frame counts
 //! no migration entry.
 //!
-//! Pages that are in the swap cache, or in use by others than their mappings stay
+//! Pages that are in the swap cache, merged with others, or in use by others than their mappings stay
 //! where they are.
 
 mod compact;
@@ -115,10 +115,7 @@ impl<P: Platform> Drop for Migrations<'_, P> {
 /// record tells. With the page's lock held it stays so, but for the references.
 fn is_movable(record: &Frame, references: u32) -> bool {
     let mapped = record.mapcount();
-    record.kind() == FrameKind::Anon
-        && !record.is_in_swap_cache()
-        && mapped != 0
-        && record.refcount() == mapped + references
+    record.is_ordinary_anon() && !record.is_in_swap_cache() && mapped != 0 && record.refcount() == mapped + references
 }
 
 impl<P: Platform> Memory<P> {

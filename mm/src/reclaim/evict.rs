@@ -20,7 +20,7 @@ use crate::paging::{Entry, EntryFlags};
 use crate::rmap::AnonVma;
 use crate::swap::{PageBytes, SwapError};
 use crate::sync::{SpinLockGuard, rank};
-use crate::{Event, FrameKind, Memory, Pfn, Platform, VmaFlags};
+use crate::{Event, Memory, Pfn, Platform, VmaFlags};
 
 /// How much a page has to be in the way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,7 +85,7 @@ impl<'m, P: Platform> Evictions<'m, P> {
             return Ok(());
         }
         let fate = match record.try_folio_lock() {
-            Some(lock) if record.kind() == FrameKind::Anon => {
+            Some(lock) if record.is_ordinary_anon() => {
                 self.unmap(pfn, record, urgency).map(|fate| fate.map(|slot| Unmapped { pfn, slot, lock }))
             }
             _ => Ok(None),

@@ -17,7 +17,7 @@ mod evict;
 mod tests;
 mod withdraw;
 
-use crate::{FaultError, FrameKind, Memory, OutOfMemory, Pfn, Platform, SpaceError};
+use crate::{FaultError, Memory, OutOfMemory, Pfn, Platform, SpaceError};
 
 pub(crate) use evict::{Evictions, Urgency};
 pub(crate) use withdraw::Withdrawals;
@@ -73,7 +73,7 @@ impl<P: Platform> Memory<P> {
             for _ in 0..span {
                 let pfn = Pfn(first.0 + self.next_on_clock() % span);
                 let record = self.frame(pfn);
-                if record.kind() != FrameKind::Anon || record.refcount() == 0 {
+                if !record.is_ordinary_anon() || record.refcount() == 0 {
                     continue;
                 }
                 let is_full = evictions.add(pfn, urgency).is_err();

@@ -57,6 +57,17 @@ impl AnonVma {
         }
     }
 
+    /// Calls `f` with every VMA of the family that `root` is the root of which has a page of that
+    /// index, and the address of that page, until it returns `false`; otherwise as
+    /// [`walk_page`](Self::walk_page). If that family is gone there is none, or they are those of
+    /// another family that has the same root now.
+    pub(crate) fn walk_family(root: Ref<AnonVma>, index: usize, mut f: impl FnMut(Ref<Vma>, usize) -> bool) {
+        let _lock = root.lock.read();
+        if AnonVma::root(root) == root {
+            root.walk_locked(index, index, |vma| vma.address_of(index).is_none_or(|addr| f(vma, addr)));
+        }
+    }
+
     /// Calls `f` with every VMA in the tree that has one of these indices, until it returns
     /// `false`. The root is locked.
     fn walk_locked(&self, first: usize, last: usize, mut f: impl FnMut(Ref<Vma>) -> bool) {

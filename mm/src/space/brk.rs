@@ -66,7 +66,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         if state.vmas.len() > self.mem.sysctl().max_map_count() {
             return Err(SpaceError::TooManyVmas);
         }
-        let flags = HEAP | state.new_vma_flags;
+        let flags = state.mergeable(HEAP | state.new_vma_flags);
         let attributes = Attributes { flags, object: None, name: 0 };
         self.map(state, range, old >> PAGE_SHIFT, attributes)
     }

@@ -123,7 +123,7 @@ pub(super) fn is_exclusive(frames: &Frames, entry: Entry) -> bool {
 /// Whether a page is mapped once and, but for pins, not referenced otherwise.
 #[inline(always)]
 fn is_own(record: &Frame) -> bool {
-    record.kind() == FrameKind::Anon && record.mapcount() == 1 && (record.refcount() == 1 || is_pinned_alone(record))
+    record.is_ordinary_anon() && record.mapcount() == 1 && (record.refcount() == 1 || is_pinned_alone(record))
 }
 
 /// Whether all references to a page but that of its one mapping are pins: a page that is pinned is
@@ -366,6 +366,12 @@ impl<P: Platform> AddressSpace<'_, P> {
         // The reference keeps the page as it is while it is copied.
         self.mem.get(old.pfn());
         drop(slot);
+        self.replace_by_copy(vma, page, old)
+    }
+
+    /// Lets an entry map a copy of the page that it maps, as `old` says. Takes over a reference to that.
+    #[inline]
+    pub(super) fn replace_by_copy(&self, vma: Ref<Vma>, page: usize, old: Entry) -> Result<Outcome, FaultError> {
         let copy = self.copy_of(old.pfn());
         let outcome = copy.and_then(|frame| self.replace(vma, page, old, frame));
         self.mem.put(old.pfn());
@@ -373,7 +379,13 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     /// Lets the entry that maps `old` map `frame` instead.
-    fn replace(&self, vma: Ref<Vma>, page: usize, old: Entry, frame: OwnedFrame) -> Result<Outcome, FaultError> {
+    pub(super) fn replace(
+        &self,
+        vma: Ref<Vma>,
+        page: usize,
+        old: Entry,
+        frame: OwnedFrame,
+    ) -> Result<Outcome, FaultError> {
         let mut gather = TlbGather::new(self.mem, &self.core.tables, Event::FlushCopy);
         // What the hardware may have set meanwhile does not count as a change.
         let hardware = EntryFlags::ACCESSED | EntryFlags::DIRTY;

@@ -7,7 +7,7 @@ use crate::frame::Frames;
 use crate::paging::{Entry, EntryFlags, HUGE_PAGES, RunPair, Slot, TlbGather};
 use crate::slab::Ref;
 use crate::vma::{Needs, Spares, Vma, VmaTree};
-use crate::{Event, FrameKind, Memory, Platform, VmaFlags};
+use crate::{Event, Memory, Platform, VmaFlags};
 
 impl<'m, P: Platform> AddressSpace<'m, P> {
     /// A copy of the address space (Linux's `dup_mmap`). Private pages are
@@ -107,7 +107,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             let (page, entry) = (addr, slot.get());
             addr += slot.size();
             let record = self.mem.frame(entry.pfn());
-            let alone = || record.kind() == FrameKind::Anon && record.pins() != 0 && record.mapcount() == 2;
+            let alone = || record.is_ordinary_anon() && record.pins() != 0 && record.mapcount() == 2;
             if !entry.is_counted() || !alone() {
                 continue;
             }

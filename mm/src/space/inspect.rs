@@ -73,6 +73,8 @@ pub struct VmaPages {
     pub referenced: usize,
     /// Private pages, which belong to no object (`Anonymous`).
     pub anonymous: usize,
+    /// Those that have been merged with equal ones (`KSM`), pages of zeroes included.
+    pub merged: usize,
     /// Of these, mapped by huge leaves (`AnonHugePages`).
     pub anonymous_huge: usize,
     /// In swap (`Swap`).
@@ -89,6 +91,7 @@ impl AddAssign for VmaPages {
         self.shared_dirty += other.shared_dirty;
         self.referenced += other.referenced;
         self.anonymous += other.anonymous;
+        self.merged += other.merged;
         self.anonymous_huge += other.anonymous_huge;
         self.swapped += other.swapped;
     }
@@ -153,6 +156,9 @@ impl<P: Platform> AddressSpace<'_, P> {
     fn count_page(&self, entry: Entry, pages: &mut VmaPages) {
         if entry.swap_slot().is_some() {
             pages.swapped += PAGE_SIZE;
+        }
+        if self.merged_kind(entry).is_some() {
+            pages.merged += PAGE_SIZE;
         }
         if !entry.maps_page() || entry.is_special() {
             return;

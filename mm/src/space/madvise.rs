@@ -4,7 +4,7 @@ use super::{AddressSpace, FaultAccess, FaultError, SpaceError, State};
 use crate::paging::TlbGather;
 use crate::slab::Ref;
 use crate::vma::Vma;
-use crate::{Event, PageRange, Platform, VmaFlags, is_page_aligned, page_align_up};
+use crate::{Event, PageRange, Platform, TASK_SIZE, VmaFlags, is_page_aligned, page_align_up};
 
 /// `MADV_*` of `<asm-generic/mman-common.h>`.
 mod advice {
@@ -16,6 +16,8 @@ mod advice {
     pub const FREE: usize = 8;
     pub const DONTFORK: usize = 10;
     pub const DOFORK: usize = 11;
+    pub const MERGEABLE: usize = 12;
+    pub const UNMERGEABLE: usize = 13;
     pub const HUGEPAGE: usize = 14;
     pub const NOHUGEPAGE: usize = 15;
     pub const DONTDUMP: usize = 16;
@@ -45,6 +47,8 @@ enum Action {
     Flags { set: VmaFlags, clear: VmaFlags },
     /// Pages become huge ones.
     Collapse,
+    /// Pages may be merged with equal ones, or not.
+    Merge { allowed: bool },
     /// Pages are faulted in.
     Populate { access: FaultAccess },
 }
@@ -72,6 +76,8 @@ impl Action {
             advice::FREE => Action::MayFree,
             advice::DONTNEED => Action::Drop { locked: false },
             advice::DONTNEED_LOCKED => Action::Drop { locked: true },
+            advice::MERGEABLE => Action::Merge { allowed: true },
+            advice::UNMERGEABLE => Action::Merge { allowed: false },
             advice::POPULATE_READ => Action::Populate { access: FaultAccess::READ },
             advice::POPULATE_WRITE => Action::Populate { access: FaultAccess::WRITE },
             advice::COLLAPSE => Action::Collapse,
@@ -81,7 +87,7 @@ impl Action {
 
     /// Whether nothing else changes than page tables, so that a read lock is enough.
     fn leaves_vmas(self) -> bool {
-        !matches!(self, Action::Flags { .. })
+        !matches!(self, Action::Flags { .. } | Action::Merge { .. })
     }
 
     /// Whether contents go, now or in a child (Linux's `is_discard`).
@@ -89,7 +95,11 @@ impl Action {
         match self {
             Action::MayFree | Action::Drop { .. } => true,
             Action::Flags { set, .. } => set.intersects(VmaFlags::DONTCOPY | VmaFlags::WIPEONFORK),
-            Action::Nothing | Action::Reclaim { .. } | Action::Collapse | Action::Populate { .. } => false,
+            Action::Nothing
+            | Action::Reclaim { .. }
+            | Action::Collapse
+            | Action::Merge { .. }
+            | Action::Populate { .. } => false,
         }
     }
 
@@ -112,7 +122,7 @@ impl Action {
                     || clear.intersects(VmaFlags::WIPEONFORK | VmaFlags::DONTDUMP)
                         && flags.contains(VmaFlags::DROPPABLE)
             }
-            Action::Nothing | Action::Collapse | Action::Populate { .. } => false,
+            Action::Nothing | Action::Collapse | Action::Merge { .. } | Action::Populate { .. } => false,
         };
         if refused {
             return Err(SpaceError::Invalid);
@@ -163,6 +173,11 @@ impl<P: Platform> AddressSpace<'_, P> {
                 }
                 Ok(())
             });
+        }
+        if let Action::Merge { allowed } = action {
+            let range = PageRange::new(addr, end.min(TASK_SIZE).max(addr)).ok_or(SpaceError::NotMapped)?;
+            let hole = if end > range.end() { Err(SpaceError::NotMapped) } else { Ok(()) };
+            return self.mem.reclaiming(|| self.set_mergeable(&mut self.mmap.write(), range, allowed)).and(hole);
         }
         let Action::Flags { set, clear } = action else {
             return Ok(());

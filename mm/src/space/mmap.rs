@@ -111,7 +111,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         if request.file.is_some() && request.offset.checked_add(len).is_none_or(|end| end > isize::MAX as usize) {
             return Err(SpaceError::Overflow);
         }
-        vma_flags = check_type(request, raw, vma_flags)?;
+        vma_flags = state.mergeable(check_type(request, raw, vma_flags)?);
 
         // A shared mapping of nothing gets an object of its own.
         let shared_memory = match request.file {

@@ -13,6 +13,7 @@
 //! | `account.rs` | limits, counters, the commit charge |
 //! | `zap.rs`, `unmap.rs` | taking pages out, of one address space or of all |
 //! | `swap.rs`, `pageout.rs` | what is in swap, and getting it there |
+//! | `ksm.rs` | what may be merged with equal pages |
 //! | `inspect.rs` | what `/proc` shows |
 //! | `lock.rs` | the mmap lock |
 //! | `verify/` | what always holds, checked |
@@ -40,6 +41,7 @@ mod fault;
 mod fork;
 mod huge;
 mod inspect;
+mod ksm;
 mod layout;
 mod lock;
 mod madvise;
@@ -130,6 +132,8 @@ pub(crate) struct State {
     layout: Layout,
     /// What new mappings get on top: locked, after `mlockall(MCL_FUTURE)`.
     new_vma_flags: VmaFlags,
+    /// Whether new mappings may be merged, as all others (`PR_SET_MEMORY_MERGE`).
+    merge_any: bool,
     /// Where the heap starts and ends, in bytes.
     brk_start: usize,
     brk: usize,
@@ -161,6 +165,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
                 totals: Totals::default(),
                 layout: Layout::new(mem.platform(), level, limits.stack),
                 new_vma_flags: VmaFlags::empty(),
+                merge_any: false,
                 brk_start: 0,
                 brk: 0,
                 stack_top: 0,

@@ -6,7 +6,7 @@
 use super::AddressSpace;
 use crate::paging::{Entry, EntryFlags, TlbGather};
 use crate::reclaim::{Evictions, Urgency};
-use crate::{Event, Frame, FrameKind, PAGE_SIZE, PageRange, Pfn, Platform};
+use crate::{Event, Frame, PAGE_SIZE, PageRange, Pfn, Platform};
 
 /// Pages that are evicted between two looks at the page tables.
 const BATCH: usize = 32;
@@ -73,7 +73,7 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Whether an entry maps a private page that is mapped nowhere else.
     fn is_own(&self, entry: Entry) -> bool {
-        let is_own = |record: &Frame| record.kind() == FrameKind::Anon && record.mapcount() == 1;
+        let is_own = |record: &Frame| record.is_ordinary_anon() && record.mapcount() == 1;
         entry.is_counted() && entry.pfns().all(|pfn| is_own(self.mem.frame(pfn)))
     }
 }

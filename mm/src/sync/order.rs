@@ -14,8 +14,9 @@ mod holders;
 use super::rank;
 
 /// The names of the ranks.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "mmap",
+    "merging",
     "VMA",
     "prepare",
     "folio",

@@ -45,6 +45,10 @@ const DONTNEED: usize = 4;
 const HUGEPAGE: usize = 14;
 /// `MADV_COLLAPSE`.
 const COLLAPSE: usize = 25;
+/// `MADV_MERGEABLE`.
+const MERGEABLE: usize = 12;
+/// `MADV_UNMERGEABLE`.
+const UNMERGEABLE: usize = 13;
 
 /// Runs a scenario with many schedules. What panics in one of them is printed
 /// with the schedule and the seed that lead there.
@@ -152,6 +156,11 @@ impl Machine {
         self.memory.migrate(all.filter(private).collect::<Vec<_>>()).expect("too few frames");
     }
 
+    /// Looks at the next so many pages that may be merged.
+    pub fn merge(&self, pages: usize) {
+        self.memory.ksm_scan(pages);
+    }
+
     /// Drops an address space that no CPU has run.
     pub fn exit(&self, space: Space) {
         drop(ManuallyDrop::into_inner(space.0));
@@ -247,6 +256,16 @@ impl<'m> Space<'m> {
             huge += if (vma.start..vma.end).contains(&addr) { pages.anonymous_huge } else { 0 };
         });
         huge != 0
+    }
+
+    /// `MADV_MERGEABLE`.
+    pub fn let_merge(&self, addr: usize, len: usize) {
+        self.madvise(addr, len, MERGEABLE).expect("cannot be merged");
+    }
+
+    /// `MADV_UNMERGEABLE`.
+    pub fn keep_from_merging(&self, addr: usize, len: usize) {
+        self.madvise(addr, len, UNMERGEABLE).expect("cannot be unmerged");
     }
 
     /// Reads a byte on `cpu`, which switches to this address space if need be.

@@ -13,6 +13,7 @@
 mod faults;
 mod huge;
 mod machine;
+mod merges;
 mod migration;
 mod moves;
 mod reclaim;

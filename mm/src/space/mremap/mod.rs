@@ -82,6 +82,8 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     fn try_mremap(&self, remap: &Remap) -> Result<Remapped, SpaceError> {
         let mut state = self.mmap.write();
+        // What is relocated must not be merged from when it is looked at until it has moved.
+        let _nothing_merges = remap.relocates().then(|| self.mem.keep_from_merging());
         // Two VMAs that the unmapping may add, two or three that the move may.
         let headroom = 4 + usize::from(remap.dont_unmap());
         if state.vmas.len() + headroom > self.mem.sysctl().max_map_count() {

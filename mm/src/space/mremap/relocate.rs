@@ -99,6 +99,9 @@ impl<P: Platform> AddressSpace<'_, P> {
             self.core.tables.visit_runs(self.mem, source, |run| has_pages |= run.entries().any(is_page));
             return has_pages.then_some(Event::RelocateForked);
         }
+        if vma.flags().contains(VmaFlags::MERGEABLE) && self.has_merged_page(source) {
+            return Some(Event::RelocateMergedPage);
+        }
         let mut shared = false;
         self.core.tables.visit_runs(self.mem, source, |run| shared |= has_shared_page(run, &frames));
         if shared {
@@ -121,6 +124,16 @@ impl<P: Platform> AddressSpace<'_, P> {
             };
         });
         pinned
+    }
+
+    /// Whether a page in `source` has been merged: it is found by all the indices that it was merged at.
+    fn has_merged_page(&self, source: PageRange) -> bool {
+        let mut merged = false;
+        let frames = self.mem.frames();
+        self.core.tables.visit_runs(self.mem, source, |run| {
+            merged |= run.entries().any(|entry| entry.counted_pfn().is_some_and(|pfn| frames.get(pfn).is_merged()));
+        });
+        merged
     }
 
     /// Gives `to`, a new VMA as large as `source`, which is a part of `from`, the

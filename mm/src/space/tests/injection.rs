@@ -530,6 +530,24 @@ const SCENARIOS: &[Scenario] = &[
         operation: |p| p.write(FAR + 800 * PAGE, 7).map_err(failed),
     },
     Scenario {
+        name: "merging of equal pages",
+        leaves: Leaves::NothingVisible,
+        prepare: equal_pages,
+        operation: |p| {
+            merge_all(p);
+            Ok(())
+        },
+    },
+    Scenario {
+        name: "giving merged pages back",
+        leaves: Leaves::Prefix,
+        prepare: |p| {
+            equal_pages(p);
+            merge_all(p);
+        },
+        operation: |p| p.space.madvise(BASE, 8 * PAGE, 13),
+    },
+    Scenario {
         name: "growth of a stack",
         leaves: Leaves::Prefix,
         prepare: stack,
@@ -546,6 +564,23 @@ const SCENARIOS: &[Scenario] = &[
         operation: |p| done(p.space.finalize_stack()),
     },
 ];
+
+/// Memory that may be merged: twice two equal pages, and two of zeroes.
+fn equal_pages(p: &Process<'_>) {
+    p.map_at(BASE, 8);
+    p.space.madvise(BASE, 8 * PAGE, 12).unwrap();
+    for (page, value) in [1, 2, 3, 0, 1, 2, 4, 0].into_iter().enumerate() {
+        p.write(BASE + page * PAGE, value).unwrap();
+    }
+    p.space.memory().sysctl().set_ksm_use_zero_pages(true);
+}
+
+/// Twice around all frames: what has not changed in between can be merged.
+fn merge_all(p: &Process<'_>) {
+    for _ in 0..3 {
+        p.space.memory().ksm_scan(16);
+    }
+}
 
 fn grown(p: &Process<'_>, end: usize) -> Failure {
     if p.space.brk(end) == end { Ok(()) } else { Err(SpaceError::OutOfMemory) }

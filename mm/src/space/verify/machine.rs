@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::frame::Frame;
+use crate::ksm;
 use crate::object::Object;
 use crate::paging::Visit;
 use crate::rmap::{self, AnonVma};
@@ -60,6 +61,7 @@ pub fn verify_all<P: Platform>(spaces: &[&AddressSpace<'_, P>]) {
     assert_eq!(swap.used, swapped.len(), "slots lost");
 
     let mut anon = 0;
+    let mut merged = HashSet::new();
     for (&pfn, places) in &places {
         let record = mem.frame(pfn);
         assert_eq!(record.mapcount() as usize, places.len(), "{record:?} is mapped at {places:x?}");
@@ -69,6 +71,9 @@ pub fn verify_all<P: Platform>(spaces: &[&AddressSpace<'_, P>]) {
             let mut places = places.clone();
             found.sort_unstable();
             places.sort_unstable();
+            if record.is_merged() {
+                merged.insert(pfn);
+            }
             // Places where the page is not are found as well.
             found.retain(|place| places.binary_search(place).is_ok());
             assert_eq!(found, places, "where the reverse mapping finds {record:?}, and where it is");
@@ -78,6 +83,7 @@ pub fn verify_all<P: Platform>(spaces: &[&AddressSpace<'_, P>]) {
             assert_eq!(found.len(), places.len(), "where {record:?}'s object finds it, and where it is");
         }
     }
+    ksm::verify(mem, &merged);
     let mapped_and_cached = places.keys().filter(|&&pfn| mem.frame(pfn).is_in_swap_cache()).count();
     assert_eq!(mem.count_frames(FrameKind::Anon), anon + swap.cached - mapped_and_cached, "private pages lost");
     let spare: usize = spaces.iter().map(|space| space.core.tables.huge_leaves()).sum();
@@ -90,7 +96,7 @@ pub fn verify_all<P: Platform>(spaces: &[&AddressSpace<'_, P>]) {
 /// Where the reverse mapping says that a private page may be.
 fn walk<P: Platform>(mem: &crate::Memory<P>, vmas: &[Ref<Vma>], pfn: Pfn) -> Vec<Place> {
     let mut found = Vec::new();
-    AnonVma::walk_page(mem.frame(pfn), |vma, addr| {
+    walk_private(mem, pfn, |vma, addr| {
         assert!(vmas.contains(&vma), "{vma:?} is nobody's");
         found.push((vma.space(), addr));
         true
@@ -112,13 +118,18 @@ fn walk_object(vmas: &[Ref<Vma>], record: &Frame) -> Vec<Place> {
     found
 }
 
+/// Calls `f` with every VMA that may map the private page, merged or not, in the frame `pfn`.
+fn walk_private<P: Platform>(mem: &crate::Memory<P>, pfn: Pfn, f: impl FnMut(Ref<Vma>, usize) -> bool) -> bool {
+    if mem.frame(pfn).is_merged() { mem.walk_merged(pfn, f) } else { AnonVma::walk_page(mem.frame(pfn), f) }
+}
+
 /// Where the reverse mapping finds the private page in the frame `pfn` mapped: for each
 /// mapping which of the `spaces`, and the address. Others may be changing them. `None` if
 /// there is no private page.
 pub fn find_mappings<P: Platform>(spaces: &[&AddressSpace<'_, P>], pfn: Pfn) -> Option<Vec<(usize, usize)>> {
     let mem = spaces.first()?.mem;
     let mut found = Vec::new();
-    let has_page = AnonVma::walk_page(mem.frame(pfn), |vma, addr| {
+    let has_page = walk_private(mem, pfn, |vma, addr| {
         // While the VMA is chained its page tables stay: who frees them unchains it first.
         if let Some(which) = spaces.iter().position(|space| space.id() == vma.space()) {
             let entry = spaces[which].core.tables.lookup(mem, addr);

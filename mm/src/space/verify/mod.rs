@@ -60,6 +60,8 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     fn verify_beside(&self, relatives: Relatives) {
         let state = self.mmap.read();
+        // Who merges has references to pages for a moment.
+        let _nothing_merges = self.mem.keep_from_merging();
         state.vmas.verify();
         self.verify_totals(&state);
         let resident = Resident::default();
@@ -146,6 +148,11 @@ impl<P: Platform> AddressSpace<'_, P> {
         }
         let record = self.mem.frame(entry.pfn());
         match record.kind() {
+            FrameKind::Anon if !shared && record.is_merged() => {
+                assert!(!entry.is_writable(), "the merged page at {addr:#x} in {vma:?} can be written");
+                assert!(flags.contains(VmaFlags::MERGEABLE), "a merged page at {addr:#x} in {vma:?}");
+                verify_references("merged", record, record.pins(), addr, relatives);
+            }
             FrameKind::Anon if !shared => {
                 verify_anon(vma, addr, record, relatives);
                 assert!(

@@ -20,6 +20,8 @@ impl Space {
             2 => (F::SEQ_READ, F::RAND_READ),
             10 => (F::DONTCOPY, none),
             11 => (none, F::DONTCOPY),
+            12 => (F::MERGEABLE, none),
+            13 => (none, F::MERGEABLE),
             14 => (F::HUGEPAGE, F::NOHUGEPAGE),
             15 => (F::NOHUGEPAGE, F::HUGEPAGE),
             16 => (F::DONTDUMP, none),
@@ -60,7 +62,9 @@ impl Space {
             }
             for page in part {
                 let page = self.pages.get_mut(&page).unwrap();
-                page.flags = page.flags.difference(clear) | set;
+                if advice != 12 || !page.flags.intersects(F::SHARED | F::MAY_SHARE) {
+                    page.flags = page.flags.difference(clear) | set;
+                }
                 if matches!(advice, 4 | 24) {
                     page.private = None;
                 }

@@ -10,6 +10,9 @@
 //! swap as well. What is there is compared with the model without bringing it back. And
 //! they are moved to other frames.
 //!
+//! Equal pages are merged now and then, which nobody may notice. There are some: what a program writes
+//! to several pages at once is the same in all of them.
+//!
 //! A second test does the same with every allocation of every operation
 //! failing first, and no swap to get memory by: nothing may change by that.
 
@@ -127,6 +130,9 @@ impl<'m> World<'m> {
             }
             Op::HugePages(mode) => self.mem.sysctl().set_huge_pages(mode),
             Op::Compact => self.mem.compact_all(),
+            Op::Merge(pages) => {
+                self.mem.ksm_scan(pages);
+            }
             Op::WriteFile(file, page) => {
                 let value = self.fresh_value();
                 let offset = (page * PAGE) as u64;
@@ -330,7 +336,8 @@ impl<'m> World<'m> {
                 let (addr, len) = (resolve(at), len.bytes());
                 let expected = model.madvise(machine, &areas, addr, len, advice);
                 let call = || nothing(space.madvise(addr, len, advice));
-                if matches!(advice, 22 | 23) {
+                // Pages that have been given back stay given back.
+                if matches!(advice, 13 | 22 | 23) {
                     (expected, process.attempt(true, started, call))
                 } else {
                     (expected, process.attempt(true, view, call))
@@ -422,7 +429,9 @@ impl<'m> World<'m> {
                 (if refused { found } else { Ok(0) }, found)
             }
             Op::Fork | Op::Exit | Op::Switch(_) | Op::WriteFile(..) | Op::Reclaim(_) => (Ok(0), Ok(0)),
-            Op::Migrate(_) | Op::Compact | Op::HugePages(_) | Op::Truncate(..) | Op::PunchHole(..) => (Ok(0), Ok(0)),
+            Op::Migrate(_) | Op::Compact | Op::HugePages(_) | Op::Truncate(..) | Op::PunchHole(..) | Op::Merge(_) => {
+                (Ok(0), Ok(0))
+            }
         };
         assert_eq!(found, expected, "{op:?}");
         process.assert_resident(machine, resident);

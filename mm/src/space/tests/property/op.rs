@@ -88,6 +88,8 @@ pub enum Op {
     /// Where faults make huge pages.
     HugePages(HugePages),
     Compact,
+    /// A look at so many pages for equal ones.
+    Merge(usize),
     Fork,
     Exit,
     Switch(usize),
@@ -161,6 +163,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         3 => prop_oneof![Just(8usize), Just(20), Just(21)],
         2 => 22..24usize,
         2 => Just(14),
+        2 => 12..14usize,
         4 => prop_oneof![0..25usize, Just(26)],
     ];
     let limit = prop_oneof![2 => Just(u64::MAX), 1 => 0..400u64, 1 => 0..40u64];
@@ -210,6 +213,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => prop_oneof![Just(HugePages::Always), Just(HugePages::Madvise), Just(HugePages::Never)]
             .prop_map(Op::HugePages),
         1 => Just(Op::Compact),
+        4 => prop_oneof![1 => 1..16usize, 2 => Just(150)].prop_map(Op::Merge),
         1 => (0..2usize, 0..FILE_PAGES).prop_map(|(file, page)| Op::WriteFile(file, page)),
         2 => (0..2usize, 0..=FILE_PAGES).prop_map(|(file, pages)| Op::Truncate(file, pages)),
         1 => (0..2usize, 0..FILE_PAGES, 1..8usize)
