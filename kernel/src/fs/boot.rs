@@ -1,6 +1,6 @@
 //! The tree as it is when the first process starts.
 //!
-//! `/tmp`, `/dev` and `/proc`; the program that the machine was started for,
+//! `/tmp`, `/dev`, `/proc` and `/sys`; the program that the machine was started for,
 //! as `/NAME`; and what `opt/mm/files` holds, a sequence of records
 //! `path length (u32), path, mode (u32), size (u64), data`, little-endian. A
 //! record whose mode says directory or symbolic link makes one; the data of a

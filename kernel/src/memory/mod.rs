@@ -7,6 +7,7 @@
 
 pub mod boot;
 mod heap;
+pub mod ksm;
 pub mod reclaim;
 mod zram;
 

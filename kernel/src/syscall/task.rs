@@ -16,7 +16,7 @@ use crate::task::process::{ExitStatus, Process};
 use crate::task::reap::{self, Which};
 use crate::task::signal::SIGNAL_COUNT;
 use crate::task::thread::{NAME_MAX, Thread, current};
-use crate::task::{exec, exit as ending, table};
+use crate::task::{exec, exit as ending, table, with_space};
 
 /// `AT_FDCWD`: relative to the current directory.
 const AT_FDCWD: i32 = -100;
@@ -425,6 +425,11 @@ pub fn prctl(args: &Args) -> Result {
         // PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS
         38 if value == 1 && rest_is_zero => process.set_no_new_privs(),
         39 if value == 0 && rest_is_zero => return Ok(usize::from(process.no_new_privs())),
+        // PR_SET_MEMORY_MERGE, PR_GET_MEMORY_MERGE
+        67 if rest_is_zero => with_space(|space| space.set_memory_merge(value != 0))?,
+        68 if value == 0 && rest_is_zero => {
+            return with_space(|space| Ok::<_, Errno>(usize::from(space.memory_merge())));
+        }
         _ => return Err(Errno::EINVAL),
     }
     Ok(0)

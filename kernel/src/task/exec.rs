@@ -16,7 +16,7 @@ use super::limits::{Limits, Resource};
 use super::process::{Image, Parts, Process, Space};
 use super::signal::{Handlers, SigSet, Signal, send};
 use super::table::{self, Number};
-use super::thread::{AltStack, Current, NAME_MAX, Restart, Thread, current, state};
+use super::thread::{AltStack, Current, NAME_MAX, Restart, Thread, current, state, try_current};
 use super::{sched, timer};
 use crate::arch::context::Context;
 use crate::arch::fpu::{self, FpuState};
@@ -131,6 +131,8 @@ fn prepare(
 
     let program = parse(&object)?;
     let space = Space::new(memory(), limits.memory()).map_err(Errno::from)?;
+    let old = try_current().and_then(|thread| thread.process().space());
+    space.set_memory_merge(old.is_some_and(|old| old.memory_merge())).map_err(Errno::from)?;
     let mut stack = StackBuilder::new(&space, limits.get(Resource::Stack).soft, program.executable_stack)?;
     stack.push_strings(path, args, env, &before_slices, skip)?;
     stack.settle()?;

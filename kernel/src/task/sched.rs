@@ -37,6 +37,7 @@ use super::watchdog;
 use crate::arch::context::{self, Context};
 use crate::arch::irq::{self, IrqMutex};
 use crate::arch::{cpu, paging, time};
+use crate::memory::ksm;
 
 /// Ticks a thread may run while others wait.
 const SLICE_TICKS: u32 = 5;
@@ -464,6 +465,11 @@ pub fn run() -> ! {
         if cpu::current().take_asked_to_leave() {
             irq::enable();
             leave_space();
+            continue;
+        }
+        if ksm::is_due() {
+            irq::enable();
+            ksm::scan();
             continue;
         }
         irq::wait_for_interrupt();

@@ -18,6 +18,7 @@ mod flag {
     pub const SWAP_CACHE: u64 = 1 << 13;
     pub const SWAP_BACKED: u64 = 1 << 14;
     pub const NO_PAGE: u64 = 1 << 20;
+    pub const KSM: u64 = 1 << 21;
     pub const ZERO_PAGE: u64 = 1 << 24;
     pub const PAGE_TABLE: u64 = 1 << 26;
 }
@@ -47,7 +48,8 @@ fn flags(frame: &Frame) -> u64 {
         FrameKind::Anon => {
             let kept = given(!frame.is_lazy_free(), flag::SWAP_BACKED);
             let cached = given(frame.is_in_swap_cache(), flag::SWAP_CACHE);
-            flag::UP_TO_DATE | flag::ANON | mapped | kept | cached
+            let merged = given(frame.is_merged(), flag::KSM);
+            flag::UP_TO_DATE | flag::ANON | mapped | kept | cached | merged
         }
         FrameKind::Object => flag::UP_TO_DATE | flag::SWAP_BACKED | mapped,
         FrameKind::Table => flag::PAGE_TABLE,

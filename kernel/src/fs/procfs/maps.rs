@@ -99,6 +99,7 @@ fn write_sizes(pages: &VmaPages, locked: usize, text: &mut Text) -> Result<(), E
         ("Private_Dirty", pages.private_dirty),
         ("Referenced", pages.referenced),
         ("Anonymous", pages.anonymous),
+        ("KSM", pages.merged),
         ("AnonHugePages", pages.anonymous_huge),
         ("Swap", pages.swapped),
         ("Locked", locked),

@@ -7,6 +7,7 @@
 
 mod attribute;
 mod frames;
+mod ksm;
 mod maps;
 mod maps_query;
 mod pagemap;
@@ -108,6 +109,7 @@ impl Node {
             Node::System(file) => file.text(),
             Node::Sysctl(setting) => Text::build(|text| setting.show(text)),
             Node::Attribute(attribute) => Text::build(|text| attribute.show(text)),
+            Node::Ksm(file) => file.text(),
             Node::ProcessFile { pid, tid, file } => process::text(pid, tid, file),
             Node::FdInfo { pid, fd } => process::fd_info(pid, fd),
             _ => Err(Errno::EINVAL),
@@ -145,6 +147,7 @@ pub fn open(dentry: Arc<Dentry>, node: Node, flags: u32) -> Result<Arc<File>, Er
         Node::Sysctl(setting) if writes(flags) && !setting.is_writable() => Err(Errno::EACCES),
         Node::Sysctl(setting) if reads(flags) && !setting.is_readable() => Err(Errno::EACCES),
         Node::Attribute(attribute) if writes(flags) && !attribute.is_writable() => Err(Errno::EACCES),
+        Node::Ksm(file) if writes(flags) && !file.is_writable() => Err(Errno::EACCES),
         _ => File::new(dentry, ProcText::new(node), flags),
     }
 }
@@ -186,6 +189,7 @@ impl FileOps for ProcText {
         match self.node {
             Node::Sysctl(setting) => setting.store(line)?,
             Node::Attribute(attribute) => attribute.store(line)?,
+            Node::Ksm(file) => file.store(line)?,
             Node::ProcessFile { pid, tid, file: process::ProcessFile::Comm } => process::set_name(pid, tid, line)?,
             _ => return Err(Errno::EINVAL),
         }

@@ -1,7 +1,7 @@
 //! The files in `/proc/PID` and `/proc/PID/task/TID`.
 
 use alloc::sync::Arc;
-use mm::{Errno, PAGE_SIZE, Platform};
+use mm::{Errno, PAGE_SIZE, Platform, VmaFlags};
 
 use super::tree::Node;
 use super::{maps, system};
@@ -29,6 +29,10 @@ pub enum ProcessFile {
     Comm,
     /// `environ`
     Environment,
+    /// `ksm_merging_pages`
+    KsmMergingPages,
+    /// `ksm_stat`
+    KsmStat,
     /// `limits`
     Limits,
     /// `maps`
@@ -58,6 +62,7 @@ impl ProcessFile {
     pub fn permissions(self) -> u32 {
         match self {
             ProcessFile::Auxv | ProcessFile::Environment | ProcessFile::PageMap => 0o400,
+            ProcessFile::KsmMergingPages | ProcessFile::KsmStat => 0o400,
             ProcessFile::Comm => 0o644,
             ProcessFile::Mem => 0o600,
             _ => 0o444,
@@ -150,6 +155,8 @@ pub fn text(pid: u32, tid: u32, file: ProcessFile) -> Result<Text, Errno> {
         (ProcessFile::Maps, Some(space)) => maps::write(space, text),
         (ProcessFile::MapDetails, Some(space)) => maps::write_details(space, text),
         (ProcessFile::MapSums, Some(space)) => maps::write_sums(space, text),
+        (ProcessFile::KsmMergingPages, Some(space)) => text.put(format_args!("{}\n", space.ksm_pages().merged)),
+        (ProcessFile::KsmStat, Some(space)) => ksm_stat(space, text),
         (ProcessFile::Comm, _) => {
             put_name(&process, thread(&process, tid)?.as_deref(), text)?;
             text.push(b"\n")
@@ -209,6 +216,23 @@ fn state(process: &Process, thread: Option<&Thread>) -> (char, &'static str) {
         },
         _ => ('Z', "zombie"),
     }
+}
+
+fn ksm_stat(space: &Space, text: &mut Text) -> Result<(), Errno> {
+    let pages = space.ksm_pages();
+    let answer = |yes| if yes { "yes" } else { "no" };
+    let mut mergeable = false;
+    space.for_each_vma(|vma| mergeable |= vma.flags.contains(VmaFlags::MERGEABLE));
+    text.put(format_args!(
+        "ksm_rmap_items {}\nksm_zero_pages {}\nksm_merging_pages {}\nksm_process_profit {}\n\
+         ksm_merge_any: {}\nksm_mergeable: {}\n",
+        pages.merged,
+        pages.zero,
+        pages.merged,
+        ((pages.merged + pages.zero) * PAGE_SIZE) as i64,
+        answer(space.memory_merge()),
+        answer(mergeable),
+    ))
 }
 
 fn limits(process: &Process, text: &mut Text) -> Result<(), Errno> {

@@ -1,6 +1,7 @@
 //! Which names there are in `/proc` and `/sys`.
 
 use super::attribute::Attribute;
+use super::ksm::KsmFile;
 use super::process::{self, ProcessFile};
 use super::sysctl::Sysctl;
 use super::system::SystemFile;
@@ -41,6 +42,10 @@ pub enum Node {
     SysfsHugePages,
     /// A file below that.
     Attribute(Attribute),
+    /// `/sys/kernel/mm/ksm`
+    SysfsKsm,
+    /// A file there.
+    Ksm(KsmFile),
     /// `PID`
     Process(u32),
     /// `PID/task`
@@ -141,7 +146,7 @@ const SYSFS_ROOT: [Entry; 1] = [("kernel", Node::SysfsKernel)];
 
 const SYSFS_KERNEL: [Entry; 1] = [("mm", Node::SysfsMm)];
 
-const SYSFS_MM: [Entry; 1] = [("transparent_hugepage", Node::SysfsHugePages)];
+const SYSFS_MM: [Entry; 2] = [("ksm", Node::SysfsKsm), ("transparent_hugepage", Node::SysfsHugePages)];
 
 const SYSFS_HUGE_PAGES: [Entry; 3] = [
     ("enabled", Node::Attribute(Attribute::Enabled)),
@@ -149,12 +154,32 @@ const SYSFS_HUGE_PAGES: [Entry; 3] = [
     ("use_zero_page", Node::Attribute(Attribute::ZeroPage)),
 ];
 
+const SYSFS_KSM: [Entry; 15] = [
+    ("full_scans", Node::Ksm(KsmFile::FullScans)),
+    ("general_profit", Node::Ksm(KsmFile::GeneralProfit)),
+    ("ksm_zero_pages", Node::Ksm(KsmFile::ZeroPages)),
+    ("max_page_sharing", Node::Ksm(KsmFile::MaxPageSharing)),
+    ("pages_scanned", Node::Ksm(KsmFile::PagesScanned)),
+    ("pages_shared", Node::Ksm(KsmFile::PagesShared)),
+    ("pages_sharing", Node::Ksm(KsmFile::PagesSharing)),
+    ("pages_to_scan", Node::Ksm(KsmFile::PagesToScan)),
+    ("pages_unshared", Node::Ksm(KsmFile::PagesUnshared)),
+    ("pages_volatile", Node::Ksm(KsmFile::PagesVolatile)),
+    ("run", Node::Ksm(KsmFile::Run)),
+    ("sleep_millisecs", Node::Ksm(KsmFile::SleepMillisecs)),
+    ("stable_node_chains", Node::Ksm(KsmFile::StableNodeChains)),
+    ("stable_node_dups", Node::Ksm(KsmFile::StableNodeDups)),
+    ("use_zero_pages", Node::Ksm(KsmFile::UseZeroPages)),
+];
+
 /// The files of a process; a thread's directory has the same.
-const PROCESS_FILES: [(&str, ProcessFile); 15] = [
+const PROCESS_FILES: [(&str, ProcessFile); 17] = [
     ("auxv", ProcessFile::Auxv),
     ("cmdline", ProcessFile::CommandLine),
     ("comm", ProcessFile::Comm),
     ("environ", ProcessFile::Environment),
+    ("ksm_merging_pages", ProcessFile::KsmMergingPages),
+    ("ksm_stat", ProcessFile::KsmStat),
     ("limits", ProcessFile::Limits),
     ("maps", ProcessFile::Maps),
     ("mem", ProcessFile::Mem),
@@ -213,6 +238,7 @@ impl Node {
             Node::SysfsKernel => &SYSFS_KERNEL,
             Node::SysfsMm => &SYSFS_MM,
             Node::SysfsHugePages => &SYSFS_HUGE_PAGES,
+            Node::SysfsKsm => &SYSFS_KSM,
             _ => &[],
         }
     }
@@ -302,7 +328,16 @@ impl Node {
 
     /// Whether it is in `/sys`, and not in `/proc`.
     pub fn is_in_sysfs(self) -> bool {
-        matches!(self, Node::SysfsRoot | Node::SysfsKernel | Node::SysfsMm | Node::SysfsHugePages | Node::Attribute(_))
+        matches!(
+            self,
+            Node::SysfsRoot
+                | Node::SysfsKernel
+                | Node::SysfsMm
+                | Node::SysfsHugePages
+                | Node::SysfsKsm
+                | Node::Attribute(_)
+                | Node::Ksm(_)
+        )
     }
 
     /// Type and permissions.
@@ -317,6 +352,7 @@ impl Node {
             | Node::SysfsKernel
             | Node::SysfsMm
             | Node::SysfsHugePages
+            | Node::SysfsKsm
             | Node::Process(_)
             | Node::Tasks(_)
             | Node::Task { .. } => S_IFDIR | 0o555,
@@ -332,6 +368,7 @@ impl Node {
             Node::System(_) => S_IFREG | 0o444,
             Node::Sysctl(setting) => S_IFREG | setting.permissions(),
             Node::Attribute(attribute) => S_IFREG | if attribute.is_writable() { 0o644 } else { 0o444 },
+            Node::Ksm(file) => S_IFREG | if file.is_writable() { 0o644 } else { 0o444 },
             Node::FdInfo { .. } => S_IFREG | 0o444,
             Node::ProcessFile { file, .. } => S_IFREG | file.permissions(),
         }
@@ -355,6 +392,8 @@ impl Node {
             Node::SysfsMm => 3,
             Node::SysfsHugePages => 4,
             Node::Attribute(attribute) => 0x100 + attribute as u64,
+            Node::SysfsKsm => 5,
+            Node::Ksm(file) => 0x200 + file as u64,
             Node::System(file) => 0x100 + file as u64,
             Node::Sysctl(setting) => 0x200 + setting as u64,
             Node::Process(pid) => of(1, pid, 0),

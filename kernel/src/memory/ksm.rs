@@ -1,0 +1,144 @@
+//! When pages are looked at for equal ones, and the settings that say so.
+//!
+//! As Linux's `ksmd` would, whoever is idle, or on the way back to his program, looks at
+//! `pages_to_scan` pages every `sleep_millisecs`: on one CPU at a time, and not at many at once.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use mm::Errno;
+
+use super::memory;
+use crate::arch::time::monotonic_ns;
+use crate::task::table;
+
+/// Pages that are looked at between two looks at the clock.
+const BATCH: u32 = 64;
+
+/// So often all processes are gone through, if need be, to give pages back.
+const UNMERGE_PASSES: usize = 4;
+
+/// What `run` says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Run {
+    /// Nothing merges.
+    Stop = 0,
+    /// Pages merge.
+    Merge = 1,
+    /// Nothing merges, and what had merged has been given back.
+    Unmerge = 2,
+}
+
+static RUN: AtomicU32 = AtomicU32::new(Run::Stop as u32);
+static PAGES_TO_SCAN: AtomicU32 = AtomicU32::new(100);
+static SLEEP_MILLISECS: AtomicU32 = AtomicU32::new(20);
+
+/// Pages that are still to be looked at before the next pause.
+static LEFT: AtomicU32 = AtomicU32::new(0);
+/// When the pause ends, in monotonic nanoseconds.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+/// Somebody is at it, or keeps all others from it.
+static BUSY: AtomicBool = AtomicBool::new(false);
+
+/// What `run` says, as a number.
+pub fn run() -> u32 {
+    RUN.load(Ordering::Relaxed)
+}
+
+/// How many pages are looked at between two pauses.
+pub fn pages_to_scan() -> u32 {
+    PAGES_TO_SCAN.load(Ordering::Relaxed)
+}
+
+/// Sets [`pages_to_scan`].
+pub fn set_pages_to_scan(pages: u32) {
+    PAGES_TO_SCAN.store(pages, Ordering::Relaxed);
+}
+
+/// How long the pauses are.
+pub fn sleep_millisecs() -> u32 {
+    SLEEP_MILLISECS.load(Ordering::Relaxed)
+}
+
+/// Sets [`sleep_millisecs`].
+pub fn set_sleep_millisecs(milliseconds: u32) {
+    SLEEP_MILLISECS.store(milliseconds, Ordering::Relaxed);
+    NEXT.store(0, Ordering::Relaxed);
+}
+
+/// Does what writing `number` to `run` asks for.
+///
+/// # Errors
+/// `EINVAL` for a number that says nothing; `ENOMEM`: not all has been given back. Nothing
+/// merges then.
+pub fn set_run(number: u32) -> Result<(), Errno> {
+    let run = [Run::Stop, Run::Merge, Run::Unmerge].into_iter().find(|&run| run as u32 == number);
+    let run = run.ok_or(Errno::EINVAL)?;
+    if RUN.swap(run as u32, Ordering::Relaxed) == run as u32 || run != Run::Unmerge {
+        return Ok(());
+    }
+    // Who is at it goes on for a moment, on another CPU.
+    while BUSY.swap(true, Ordering::Acquire) {
+        core::hint::spin_loop();
+    }
+    let done = unmerge_all();
+    BUSY.store(false, Ordering::Release);
+    done.inspect_err(|_| RUN.store(Run::Stop as u32, Ordering::Relaxed))
+}
+
+/// Gives all merged pages back to who had them, with none merging meanwhile.
+fn unmerge_all() -> Result<(), Errno> {
+    // A process that has just been made may have a number that was gone past.
+    for _ in 0..UNMERGE_PASSES {
+        let mut pid = 0;
+        while let Some(process) = table::next_process(pid, |_| true) {
+            if let Some(space) = process.space() {
+                space.unmerge()?;
+            }
+            pid = process.pid() + 1;
+        }
+        if memory().ksm_stats().shared == 0 {
+            break;
+        }
+    }
+    memory().ksm_forget();
+    Ok(())
+}
+
+/// Pages that have been merged with the page of zeroes, in all processes.
+pub fn zero_pages() -> usize {
+    let (mut pid, mut pages) = (0, 0);
+    while let Some(process) = table::next_process(pid, |_| true) {
+        pages += process.space().map_or(0, |space| space.ksm_pages().zero);
+        pid = process.pid() + 1;
+    }
+    pages
+}
+
+/// Whether pages are to be looked at now. Cheap enough for the timer.
+#[inline]
+pub fn is_due() -> bool {
+    run() == Run::Merge as u32
+        && !BUSY.load(Ordering::Relaxed)
+        && (LEFT.load(Ordering::Relaxed) != 0 || monotonic_ns() >= NEXT.load(Ordering::Relaxed))
+}
+
+/// Looks at some pages if that is due. No lock may be held.
+pub fn scan() {
+    if !is_due() || BUSY.swap(true, Ordering::Acquire) {
+        return;
+    }
+    if LEFT.load(Ordering::Relaxed) == 0 {
+        LEFT.store(pages_to_scan(), Ordering::Relaxed);
+    }
+    let left = LEFT.load(Ordering::Relaxed);
+    let pages = left.min(BATCH);
+    // Having come across no more of them than that is as good as having looked at all.
+    let done = memory().ksm_scan(pages as usize) as u32 == pages;
+    let left = if done { left - pages } else { 0 };
+    LEFT.store(left, Ordering::Relaxed);
+    if left == 0 {
+        NEXT.store(monotonic_ns() + u64::from(sleep_millisecs()) * 1_000_000, Ordering::Relaxed);
+    }
+    BUSY.store(false, Ordering::Release);
+}
