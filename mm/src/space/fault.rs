@@ -370,7 +370,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     /// Lets an entry map a copy of the page that it maps, as `old` says. Takes over a reference to that.
-    #[inline]
+    #[inline(always)]
     pub(super) fn replace_by_copy(&self, vma: Ref<Vma>, page: usize, old: Entry) -> Result<Outcome, FaultError> {
         let copy = self.copy_of(old.pfn());
         let outcome = copy.and_then(|frame| self.replace(vma, page, old, frame));

@@ -115,6 +115,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     /// Gives the VMA a page of its own where a merged one is mapped.
+    #[cold]
     fn unshare(&self, vma: Ref<Vma>, page: usize) -> Result<Outcome, FaultError> {
         rmap::prepare(self.mem, vma)?;
         let Some(slot) = self.core.tables.lock_pte(self.mem, page) else { return Ok(Outcome::Done) };

@@ -351,6 +351,22 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
         add("compaction", &compact, machine, Expect::Shows(0, shown));
     }
 
+    let selftest = |version: &str, name: &str| {
+        let mut program = Program::new(places.build.join("debian/selftests").join(version).join("bin").join(name), &[]);
+        program.seconds = 600;
+        program
+    };
+    // Of Linux's selftest one check fails and one is skipped: they write to memory without access
+    // by `/proc/self/mem`, and need `userfaultfd`.
+    let ksm = Program::new(places.build.join("c/glibc/ksm"), &[]);
+    let selftest_of_ksm = selftest("newest", "ksm_functional_tests");
+    for machine in [BIOS, TWO_CPUS, FOUR_CPUS] {
+        let shown = vec!["ok equal pages are one", "ok a write makes a copy", "ok all is given back at once"];
+        add("equal pages", &ksm, machine, Expect::Shows(0, shown));
+        let shown = vec!["not ok 5 ptrace write failed", "# Totals: pass:8 fail:1 xfail:0 xpass:0 skip:1 error:0"];
+        add("selftest ksm_functional_tests of the newest Linux", &selftest_of_ksm, machine, Expect::Shows(1, shown));
+    }
+
     let busybox = PathBuf::from("/bin/busybox");
     let shell = |script: &str| Program::new(busybox.clone(), &["sh", "-c", script]);
     let listing = shell("echo $(expr 6 \\* 7); ls /; cat /proc/self/maps");
@@ -379,11 +395,6 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
     let reading = Program { stdin: Some(input), ..shell("read a; echo \"[$a]\"; wc; echo $#") };
     add("busybox: its input", &reading, BIOS, Expect::Same);
 
-    let selftest = |version: &str, name: &str| {
-        let mut program = Program::new(places.build.join("debian/selftests").join(version).join("bin").join(name), &[]);
-        program.seconds = 600;
-        program
-    };
     for name in ["mremap_test", "mremap_dontunmap", "map_fixed_noreplace", "map_populate"] {
         add(&format!("selftest {name} of Linux 6.1"), &selftest("6.1", name), BIOS, Expect::Succeeds);
     }
