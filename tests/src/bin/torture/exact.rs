@@ -114,7 +114,7 @@ impl Range {
             78..79 => self.fork(),
             79..80 => files::check_maps(self.base, &self.pages),
             80..81 => files::check_pagemap(self.base, &self.pages, first),
-            81..84 => self.advise_size(first, count),
+            81..84 => self.advise(first, count),
             _ => self.write(first, count),
         }
         self.look(first, count);
@@ -302,11 +302,16 @@ impl Range {
         self.set(first, count, |page| page.locked = false);
     }
 
-    /// Whether the pages are to be huge, from now on or at once. No contents depend on it.
-    fn advise_size(&mut self, first: usize, count: usize) {
-        let advice = self.rng.pick(&[libc::MADV_HUGEPAGE, libc::MADV_HUGEPAGE, libc::MADV_NOHUGEPAGE, COLLAPSE]);
+    /// Whether the pages are to be huge, from now on or at once, or one with equal ones. No
+    /// contents depend on it.
+    fn advise(&mut self, first: usize, count: usize) {
+        let certain = [libc::MADV_HUGEPAGE, libc::MADV_HUGEPAGE, libc::MADV_NOHUGEPAGE];
+        // A kernel may have no merging.
+        let uncertain = [COLLAPSE, libc::MADV_MERGEABLE, libc::MADV_MERGEABLE, libc::MADV_UNMERGEABLE];
+        let choices = if self.rng.below(2) == 0 { &certain[..] } else { &uncertain };
+        let advice = self.rng.pick(choices);
         let result = sys::madvise(self.at(first), count * PAGE, advice);
-        if advice != COLLAPSE {
+        if certain.contains(&advice) {
             let expected = if self.is_mapped(first, count) { Ok(0) } else { Err(Errno(libc::ENOMEM)) };
             check!(result == expected, "madvise {advice} of {count} pages: {result:?}");
         }

@@ -13,7 +13,7 @@
 //! memory is lost: after each round but the first, private pages, page tables and
 //! committed memory are what they were after the first one, to the page, and of free
 //! memory no more is missing than what the kernel may keep for its next objects
-//! ([`KEPT`]). Memory is compacted all the time then. Where there is swap, pages of all
+//! ([`KEPT`]). Memory is compacted, and equal pages are merged, all the time then. Where there is swap, pages of all
 //! ranges are sent there all the time.
 
 mod chaos;
@@ -170,6 +170,7 @@ fn round(threads: usize, time: Duration, seed: u64, alone: bool) -> i32 {
     let end = Instant::now() + time;
     thread::scope(|scope| {
         if alone {
+            merge();
             scope.spawn(move || compact(end));
         }
         for number in 0..threads {
@@ -178,6 +179,15 @@ fn round(threads: usize, time: Duration, seed: u64, alone: bool) -> i32 {
     });
     report::say(format_args!("seed {seed}: {} operations", report::OPERATIONS.load(Relaxed)));
     0
+}
+
+/// Has equal pages merged all the time, of memory that is advised so, where the kernel can.
+/// A write makes a copy.
+fn merge() {
+    for (file, value) in [("sleep_millisecs", "5"), ("pages_to_scan", "400"), ("run", "1")] {
+        let done = fs::write(format!("/sys/kernel/mm/ksm/{file}"), value);
+        check!(done.is_ok(), "equal pages are not merged: {file}: {done:?}");
+    }
 }
 
 /// Has pages moved to other frames all the time, where the kernel can. Their contents are the same.
