@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -110,6 +111,14 @@ static void faults(void)
     madvise(at, HUGE, MADV_NOHUGEPAGE);
     at[0] = 1;
     check(huge(at, at + HUGE) == 0, "not where advised against");
+    munmap(at, HUGE);
+
+    at = aligned(HUGE);
+    check(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0 && prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1, "PR_SET_THP_DISABLE");
+    madvise(at, HUGE, MADV_HUGEPAGE);
+    at[0] = 1;
+    check(huge(at, at + HUGE) == 0, "nor by a process that does without");
+    prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
     munmap(at, HUGE);
 }
 

@@ -131,8 +131,10 @@ fn prepare(
 
     let program = parse(&object)?;
     let space = Space::new(memory(), limits.memory()).map_err(Errno::from)?;
-    let old = try_current().and_then(|thread| thread.process().space());
-    space.set_memory_merge(old.is_some_and(|old| old.memory_merge())).map_err(Errno::from)?;
+    if let Some(old) = try_current().and_then(|thread| thread.process().space()) {
+        space.set_memory_merge(old.memory_merge()).map_err(Errno::from)?;
+        space.set_small_pages_only(old.small_pages_only());
+    }
     let mut stack = StackBuilder::new(&space, limits.get(Resource::Stack).soft, program.executable_stack)?;
     stack.push_strings(path, args, env, &before_slices, skip)?;
     stack.settle()?;

@@ -1,5 +1,7 @@
 //! fork: a copy of an address space whose pages are shared until written to.
 
+use core::sync::atomic::AtomicBool;
+
 use super::account::{Charge, LimitCells, ResidentKind, Totals};
 use super::lock::MmapLock;
 use super::{AddressSpace, SpaceCore, SpaceError, State};
@@ -36,6 +38,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
                 ..parent.clone_layout()
             }),
             limits: LimitCells::new(self.limits.get()),
+            small_pages_only: AtomicBool::new(self.small_pages_only()),
         };
         {
             let mut state = child.mmap.write_unshared();

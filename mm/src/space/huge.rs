@@ -10,6 +10,8 @@
 //! copies only that), by reclaim, by munmap, mprotect, mremap and madvise. A VMA never
 //! ends inside a huge page.
 
+use core::sync::atomic::Ordering;
+
 use super::account::ResidentKind;
 use super::fault::{Outcome, WRITTEN, page_protection};
 use super::{AddressSpace, FaultError, SpaceError, State};
@@ -38,6 +40,17 @@ enum Attempt {
 }
 
 impl<P: Platform> AddressSpace<'_, P> {
+    /// Whether no huge pages are made, whatever is advised.
+    pub fn small_pages_only(&self) -> bool {
+        self.small_pages_only.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`small_pages_only`](Self::small_pages_only) (`PR_SET_THP_DISABLE`). Children
+    /// inherit it. Huge pages that are there stay.
+    pub fn set_small_pages_only(&self, only: bool) {
+        self.small_pages_only.store(only, Ordering::Relaxed);
+    }
+
     /// Whether faults in `vma` are to make huge pages where there is room.
     fn wants_huge(&self, vma: Ref<Vma>) -> bool {
         let wanted = match self.mem.sysctl().huge_pages() {
@@ -45,7 +58,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             HugePages::Madvise => vma.flags().contains(VmaFlags::HUGEPAGE),
             HugePages::Never => false,
         };
-        wanted && takes_huge(vma)
+        wanted && takes_huge(vma) && !self.small_pages_only()
     }
 
     /// A fault at `page`, for which there is not even a page table: maps 2 MiB at once, if
@@ -137,7 +150,8 @@ impl<P: Platform> AddressSpace<'_, P> {
                 let Some(vma) = state.vmas.find(at).filter(|vma| vma.start() < end) else {
                     return Err(SpaceError::NotMapped);
                 };
-                (vma.start().max(at), vma.end().min(end), takes_huge(vma) && has_room(vma))
+                let fits = takes_huge(vma) && has_room(vma) && !self.small_pages_only();
+                (vma.start().max(at), vma.end().min(end), fits)
             };
             if start > at {
                 result = Err(SpaceError::NotMapped);

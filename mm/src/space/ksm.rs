@@ -1,7 +1,7 @@
 //! Which memory of an address space may be merged with equal pages (`MADV_MERGEABLE`,
 //! `PR_SET_MEMORY_MERGE`), and giving it pages of its own again.
 //!
-//! Who unmerges holds the lock of [`ksm`](crate::ksm) from before the first page is given back until the VMA's
+//! Who unmerges holds the lock of [`crate::ksm`] from before the first page is given back until the VMA's
 //! flags say that none is to be merged again. As pages come first, running out of memory
 //! leaves all as it was but for some pages that are not merged any more.
 

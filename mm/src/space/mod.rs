@@ -76,6 +76,8 @@ pub(crate) use unmap::Copies;
 #[cfg(any(test, feature = "sim"))]
 pub use verify::{find_mappings, verify_all};
 
+use core::sync::atomic::AtomicBool;
+
 use account::{LimitCells, Resident, Totals};
 use layout::Layout;
 use lock::MmapLock;
@@ -95,6 +97,8 @@ pub struct AddressSpace<'m, P: Platform> {
     core: Ref<SpaceCore>,
     mmap: MmapLock,
     limits: LimitCells,
+    /// No huge pages, whatever is advised (`PR_SET_THP_DISABLE`).
+    small_pages_only: AtomicBool,
 }
 
 /// What a page's reverse mapping leads to: VMAs name it, and it stays where it is.
@@ -171,6 +175,7 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
                 stack_top: 0,
             }),
             limits: LimitCells::new(limits),
+            small_pages_only: AtomicBool::new(false),
         })
     }
 

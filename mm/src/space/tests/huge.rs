@@ -109,6 +109,24 @@ fn memory_that_is_not_to_be_huge_is_not() {
 }
 
 #[test]
+fn a_process_may_want_small_pages_only_and_so_its_children() {
+    on_machine(FRAMES, |mem| {
+        let p = Process::new(mem);
+        map_huge(&p, 2);
+        p.write(AT, 1).unwrap();
+        p.space.set_small_pages_only(true);
+        p.write(AT + PMD_SIZE, 1).unwrap();
+        assert!(is_huge(&p, AT) && !is_huge(&p, AT + PMD_SIZE));
+        assert_eq!(p.space.madvise(AT + PMD_SIZE, PMD_SIZE, COLLAPSE), Err(SpaceError::Invalid));
+        let child = p.fork().unwrap();
+        assert!(child.space.small_pages_only());
+        p.space.set_small_pages_only(false);
+        assert_eq!(p.space.madvise(AT + PMD_SIZE, PMD_SIZE, COLLAPSE), Ok(()));
+        verify_all(&[&p.space, &child.space]);
+    });
+}
+
+#[test]
 fn without_a_block_of_memory_pages_are_small() {
     on_machine(HUGE, |mem| {
         mem.sysctl().set_overcommit(Overcommit::Always);
