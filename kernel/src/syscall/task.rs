@@ -426,7 +426,10 @@ pub fn prctl(args: &Args) -> Result {
         38 if value == 1 && rest_is_zero => process.set_no_new_privs(),
         39 if value == 0 && rest_is_zero => return Ok(usize::from(process.no_new_privs())),
         // PR_SET_THP_DISABLE, PR_GET_THP_DISABLE
-        41 if rest_is_zero => with_space(|space| Ok::<_, Errno>(space.set_small_pages_only(value != 0)))?,
+        41 if rest_is_zero => with_space(|space| {
+            space.set_small_pages_only(value != 0);
+            Ok::<_, Errno>(())
+        })?,
         42 if value == 0 && rest_is_zero => {
             return with_space(|space| Ok::<_, Errno>(usize::from(space.small_pages_only())));
         }

@@ -96,15 +96,10 @@ impl Fallback {
     }
 }
 
-/// Whether the access may make it necessary to give the VMA its first anon_vma: it is a
-/// write, or makes a huge page.
+/// Whether the access may make it necessary to give the VMA its first anon_vma.
 #[inline(always)]
 fn is_first_write(vma: Ref<Vma>, access: FaultAccess) -> bool {
-    let is_huge = || vma.flags().contains(VmaFlags::HUGEPAGE);
-    (access.write || is_huge())
-        && vma.anon_vma().is_none()
-        && !vma.flags().contains(VmaFlags::SHARED)
-        && (access.write || vma.object().is_none())
+    access.write && vma.anon_vma().is_none() && !vma.flags().contains(VmaFlags::SHARED)
 }
 
 /// Whether the page that a private VMA's entry maps is that VMA's alone, so that

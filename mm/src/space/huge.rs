@@ -75,7 +75,7 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     #[cold]
     fn fault_in_huge(&self, vma: Ref<Vma>, start: usize) -> Result<Option<Outcome>, FaultError> {
-        // A read of what was not advised to be huge.
+        // A read, before anything was written: whose page it is could not be said.
         if vma.anon_vma().is_none() {
             return Ok(None);
         }

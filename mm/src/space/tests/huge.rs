@@ -74,12 +74,15 @@ fn the_first_write_to_advised_memory_maps_2_mib() {
 }
 
 #[test]
-fn a_read_maps_as_much() {
+fn a_read_maps_as_much_if_something_was_written_before() {
     on_machine(FRAMES, |mem| {
         let p = Process::new(mem);
-        map_huge(&p, 1);
+        map_huge(&p, 2);
         assert_eq!(p.read(AT), Ok(0));
-        assert!(is_huge(&p, AT));
+        assert!(!is_huge(&p, AT) && !p.space.next_vma(AT).unwrap().faulted, "it may merge with whatever comes");
+        p.write(AT - PAGE, 1).unwrap();
+        assert_eq!(p.read(AT + PMD_SIZE), Ok(0));
+        assert!(is_huge(&p, AT + PMD_SIZE));
         verify_all(&[&p.space]);
     });
 }

@@ -385,8 +385,8 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "fault: the first anon_vma is given without the mmap lock",
         "mm/src/space/fault.rs",
-        "        && vma.anon_vma().is_none()\n",
-        "        && false\n",
+        "access.write && vma.anon_vma().is_none() &&",
+        "false && vma.anon_vma().is_none() &&",
     ),
     // ---- what stays in a TLB ----
     mutation(
