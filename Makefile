@@ -134,11 +134,11 @@ fixed-guests:
 C_GUESTS := $(basename $(notdir $(wildcard tests/c/*.c)))
 c-guests: $(foreach libc,glibc musl,$(addprefix build/c/$(libc)/,$(C_GUESTS)))
 
-build/c/glibc/%: tests/c/%.c
+build/c/glibc/%: tests/c/%.c tests/c/checks.h
 	@mkdir -p $(@D)
 	@gcc -static -O2 -Wall -Wextra -pthread -o $@ $< -lm
 
-build/c/musl/%: tests/c/%.c
+build/c/musl/%: tests/c/%.c tests/c/checks.h
 	@mkdir -p $(@D)
 	@musl-gcc -static -O2 -Wall -Wextra -pthread -o $@ $< -lm
 

@@ -3,51 +3,17 @@
 // fork, map, unmap, move and relocate. What they have is checked, and what is free in the end.
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
+
+#include "checks.h"
 
 #define PAGE 4096ul
 #define COMPACT "/proc/sys/vm/compact_memory"
 #define MREMAP_RELOCATE_ANON 8
-
-static char text[1 << 16];
-
-static const char *contents(const char *path)
-{
-    int fd = open(path, O_RDONLY);
-    ssize_t len = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (len < 0) {
-        perror(path);
-        exit(2);
-    }
-    close(fd);
-    text[len] = 0;
-    return text;
-}
-
-// A number behind a label in one of /proc's files.
-static unsigned long number(const char *path, const char *label)
-{
-    const char *at = strstr(contents(path), label);
-    return at ? strtoul(at + strlen(label), NULL, 10) : 0;
-}
-
-static int failures;
-
-static void check(int ok, const char *what)
-{
-    printf("%s %s\n", ok ? "ok" : "not ok", what);
-    failures += !ok;
-}
 
 // Free pages in blocks of at least `order`, as /proc/buddyinfo says.
 static unsigned long in_blocks(unsigned order, unsigned *orders)

@@ -2,16 +2,12 @@
 // right whatever does. Runs on Linux too, where transparent huge pages are there.
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <unistd.h>
+
+#include "checks.h"
 
 #define PAGE 4096ul
 #define HUGE (2ul << 20)
@@ -20,14 +16,6 @@
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
-
-static int failures;
-
-static void check(int ok, const char *what)
-{
-    printf("%s %s\n", ok ? "ok" : "not ok", what);
-    failures += !ok;
-}
 
 static void *must(void *addr, const char *what)
 {
@@ -67,7 +55,7 @@ static unsigned char *aligned(unsigned long size)
     return must(mmap(start, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0), "mmap");
 }
 
-static void number(unsigned char *start, unsigned long pages, unsigned long round)
+static void write_numbers(unsigned char *start, unsigned long pages, unsigned long round)
 {
     for (unsigned long page = 0; page < pages; page++)
         *(unsigned long *)(start + page * PAGE) = page + round * 100000;
@@ -96,7 +84,7 @@ static void faults(void)
     at[5 * PAGE] = 1;
     check(huge(at, at + 2 * HUGE) == HUGE, "a write maps 2 MiB");
     check(zero(at, 0, 5) && zero(at, 6, PAGES), "they are zeroes");
-    number(at, 2 * PAGES, 1);
+    write_numbers(at, 2 * PAGES, 1);
     check(huge(at, at + 2 * HUGE) == 2 * HUGE && numbered(at, 0, 2 * PAGES, 1), "so does the next");
     munmap(at + 10 * PAGE, 20 * PAGE);
     check(huge(at, at + 2 * HUGE) == HUGE, "munmap of a part splits");
@@ -126,7 +114,7 @@ static void moves(void)
 {
     unsigned char *at = aligned(2 * HUGE), *to = aligned(2 * HUGE), *off = aligned(3 * HUGE) + PAGE;
     madvise(at, 2 * HUGE, MADV_HUGEPAGE);
-    number(at, 2 * PAGES, 2);
+    write_numbers(at, 2 * PAGES, 2);
     must(mremap(at, 2 * HUGE, 2 * HUGE, MREMAP_MAYMOVE | MREMAP_FIXED, to), "mremap");
     check(huge(to, to + 2 * HUGE) == 2 * HUGE && numbered(to, 0, 2 * PAGES, 2), "an aligned move keeps them");
     must(mremap(to, 2 * HUGE, 2 * HUGE, MREMAP_MAYMOVE | MREMAP_FIXED, off), "mremap");
@@ -138,7 +126,7 @@ static void forks(void)
 {
     unsigned char *at = aligned(HUGE);
     madvise(at, HUGE, MADV_HUGEPAGE);
-    number(at, PAGES, 3);
+    write_numbers(at, PAGES, 3);
     fflush(stdout);
     pid_t child = fork();
     if (child == 0) {
@@ -151,7 +139,7 @@ static void forks(void)
     waitpid(child, &status, 0);
     check(status == 0, "a child has them, and copies what it writes to");
     check(huge(at, at + HUGE) == HUGE && numbered(at, 0, PAGES, 3), "the parent's are its own");
-    number(at, PAGES, 4);
+    write_numbers(at, PAGES, 4);
     check(numbered(at, 0, PAGES, 4), "and can be written again");
     munmap(at, HUGE);
 }
@@ -191,7 +179,7 @@ static void *write_on(void *argument)
 {
     struct writer *w = argument;
     for (unsigned long round = 1; !__atomic_load_n(&w->stop, __ATOMIC_RELAXED); round++) {
-        number(w->start, PAGES, round);
+        write_numbers(w->start, PAGES, round);
         w->wrong += !numbered(w->start, 0, PAGES, round);
     }
     return 0;

@@ -2,17 +2,13 @@
 // /sys say of that. Says so, and does nothing, where the kernel cannot.
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
+
+#include "checks.h"
 
 #ifndef PR_SET_MEMORY_MERGE
 #define PR_SET_MEMORY_MERGE 67
@@ -21,44 +17,6 @@
 
 #define PAGE 4096ul
 #define KSM "/sys/kernel/mm/ksm/"
-
-static int failures;
-
-static void check(int ok, const char *what)
-{
-    printf("%s %s\n", ok ? "ok" : "not ok", what);
-    failures += !ok;
-}
-
-// The number behind a label in a file; the file's first one without.
-static long number(const char *path, const char *label)
-{
-    static char text[1 << 17];
-    size_t len = 0;
-    int fd = open(path, O_RDONLY);
-    for (ssize_t more; fd >= 0 && (more = read(fd, text + len, sizeof text - 1 - len)) > 0;)
-        len += (size_t)more;
-    if (fd < 0 || len == 0) {
-        perror(path);
-        exit(2);
-    }
-    close(fd);
-    text[len] = 0;
-    const char *at = strstr(text, label);
-    return at ? strtol(at + strlen(label), NULL, 10) : -1;
-}
-
-static uint64_t word(const char *path, uint64_t index)
-{
-    uint64_t value = 0;
-    int fd = open(path, O_RDONLY);
-    if (fd < 0 || pread(fd, &value, sizeof value, (off_t)(index * 8)) != sizeof value) {
-        perror(path);
-        exit(2);
-    }
-    close(fd);
-    return value;
-}
 
 // 0, or why it cannot be written.
 static int set(const char *path, const char *text)
@@ -75,7 +33,7 @@ static int set(const char *path, const char *text)
 static void merge(void)
 {
     set(KSM "run", "1");
-    long until = number(KSM "full_scans", "") + 3;
+    unsigned long until = number(KSM "full_scans", "") + 3;
     while (number(KSM "full_scans", "") < until)
         usleep(1000);
 }

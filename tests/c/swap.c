@@ -1,54 +1,13 @@
 // More memory than there is: a program that writes and reads again four times the
 // machine's RAM, a child that shares some of it, and what /proc shows of that.
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <pthread.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <unistd.h>
+
+#include "checks.h"
 
 #define PAGE 4096ul
-
-// A number behind a label in one of /proc's files.
-static unsigned long number(const char *path, const char *label)
-{
-    static char text[1 << 16];
-    int fd = open(path, O_RDONLY);
-    ssize_t len = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (len < 0) {
-        perror(path);
-        exit(2);
-    }
-    close(fd);
-    text[len] = 0;
-    const char *at = strstr(text, label);
-    return at ? strtoul(at + strlen(label), NULL, 10) : 0;
-}
-
-// The word number `index` of a file of words.
-static uint64_t word(const char *path, uint64_t index)
-{
-    uint64_t value = 0;
-    int fd = open(path, O_RDONLY);
-    if (fd < 0 || pread(fd, &value, sizeof value, (off_t)(index * 8)) != sizeof value) {
-        perror(path);
-        exit(2);
-    }
-    close(fd);
-    return value;
-}
-
-static int failures;
-
-static void check(int ok, const char *what)
-{
-    printf("%s %s\n", ok ? "ok" : "not ok", what);
-    failures += !ok;
-}
 
 // Compressible, and different in each page and each round.
 static void write_page(unsigned char *page, uint64_t number, uint64_t round)

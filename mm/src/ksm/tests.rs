@@ -4,9 +4,9 @@ use core::sync::atomic::Ordering;
 
 use crate::sim::{self, SimPlatform};
 use crate::space::tests::{
-    ANON, BASE, DONTUNMAP, FIXED, MAYMOVE, MREMAP_FIXED, PAGE, PRIVATE, Process, READ, RW, SHARED,
+    ANON, BASE, DONTUNMAP, FIXED, MAYMOVE, MREMAP_FIXED, PAGE, PRIVATE, Process, READ, RW, SHARED, check, frame_at,
 };
-use crate::{Event, FrameKind, KsmPages, KsmStats, Memory, PMD_SIZE, PageRange, Pfn, SpaceError, VmaFlags, verify_all};
+use crate::{Event, FrameKind, KsmPages, KsmStats, Memory, PMD_SIZE, SpaceError, VmaFlags};
 
 const DONTNEED: usize = 4;
 const PAGEOUT: usize = 21;
@@ -42,11 +42,6 @@ fn merge(mem: &Memory<SimPlatform>) {
     passes(mem, 3);
 }
 
-fn check(processes: &[&Process<'_>]) {
-    let spaces: Vec<_> = processes.iter().map(|p| &p.space).collect();
-    verify_all(&spaces);
-}
-
 /// Maps mergeable memory at `addr`, each page full of one of the `values`.
 fn map_pages(p: &Process<'_>, addr: usize, values: &[u8]) {
     p.map_at(addr, values.len());
@@ -68,12 +63,6 @@ fn process<'m>(mem: &'m Memory<SimPlatform>, values: &[u8]) -> Process<'m> {
     let p = Process::new(mem);
     map_pages(&p, BASE, values);
     p
-}
-
-fn frame_at(p: &Process<'_>, addr: usize) -> Option<Pfn> {
-    let mut found = None;
-    p.space.for_each_page(PageRange::from_len(addr, PAGE).unwrap(), |page| found = Some(page.pfn));
-    found
 }
 
 fn merged(p: &Process<'_>) -> usize {

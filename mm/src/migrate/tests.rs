@@ -9,9 +9,10 @@ use std::thread;
 use super::Migrations;
 use crate::sim::{self, SimPlatform};
 use crate::space::tests::{
-    ANON, BASE, DONTUNMAP, FIXED, MAYMOVE, MREMAP_FIXED, PAGE, PRIVATE, Process, READ, RW, on_machine,
+    ANON, BASE, DONTUNMAP, FIXED, MAYMOVE, MREMAP_FIXED, PAGE, PRIVATE, Process, READ, RW, check, filled, frame_at,
+    on_machine,
 };
-use crate::{Event, FaultError, FrameKind, Memory, OutOfMemory, PageRange, PageState, Pfn, SpaceError, verify_all};
+use crate::{Event, FaultError, FrameKind, Memory, OutOfMemory, PageRange, PageState, Pfn, SpaceError};
 
 const DONTNEED: usize = 4;
 const FREE: usize = 8;
@@ -19,25 +20,6 @@ const PAGEOUT: usize = 21;
 /// `MREMAP_MUST_RELOCATE_ANON` with what it needs.
 const RELOCATE: usize = MAYMOVE | MREMAP_FIXED | 16;
 const FAR: usize = BASE + 64 * PAGE;
-
-pub(super) fn frame_at(p: &Process<'_>, addr: usize) -> Option<Pfn> {
-    let mut found = None;
-    p.space.for_each_page(PageRange::from_len(addr, PAGE).unwrap(), |page| found = Some(page.pfn));
-    found
-}
-
-pub(super) fn check(processes: &[&Process<'_>]) {
-    let spaces: Vec<_> = processes.iter().map(|p| &p.space).collect();
-    verify_all(&spaces);
-}
-
-/// A process with `pages` pages at `BASE`, each with other contents.
-fn filled<'m>(mem: &'m Memory<SimPlatform>, pages: usize) -> Process<'m> {
-    let p = Process::new(mem);
-    p.map_at(BASE, pages);
-    p.fill(BASE, pages);
-    p
-}
 
 /// Moves one page; says whether it has been.
 fn migrate(mem: &Memory<SimPlatform>, pfn: Pfn) -> Result<bool, OutOfMemory> {

@@ -2,8 +2,10 @@
 
 use super::{Evictions, Urgency};
 use crate::sim::{self, SimPlatform};
-use crate::space::tests::{ANON, BASE, DONTUNMAP, FIXED, MAYMOVE, MREMAP_FIXED, PAGE, PRIVATE, Process, READ, RW};
-use crate::{Event, FaultError, FrameKind, Memory, PageRange, Pfn, SpaceError, SwapError, verify_all};
+use crate::space::tests::{
+    ANON, BASE, DONTUNMAP, FIXED, MAYMOVE, MREMAP_FIXED, PAGE, PRIVATE, Process, READ, RW, check, filled, frame_at,
+};
+use crate::{Event, FaultError, FrameKind, Memory, Pfn, SpaceError, SwapError};
 
 const COLD: usize = 20;
 const PAGEOUT: usize = 21;
@@ -28,27 +30,8 @@ fn evict(mem: &Memory<SimPlatform>, pfn: Pfn, urgency: Urgency) -> Result<bool, 
     Ok(evictions.finish() == 1)
 }
 
-fn frame_at(p: &Process<'_>, addr: usize) -> Option<Pfn> {
-    let mut found = None;
-    p.space.for_each_page(PageRange::from_len(addr, PAGE).unwrap(), |page| found = Some(page.pfn));
-    found
-}
-
 fn swapped(p: &Process<'_>) -> usize {
     p.space.stats().swapped
-}
-
-fn check(processes: &[&Process<'_>]) {
-    let spaces: Vec<_> = processes.iter().map(|p| &p.space).collect();
-    verify_all(&spaces);
-}
-
-/// A process with `pages` pages at `BASE`, each with other contents.
-fn filled<'m>(mem: &'m Memory<SimPlatform>, pages: usize) -> Process<'m> {
-    let p = Process::new(mem);
-    p.map_at(BASE, pages);
-    p.fill(BASE, pages);
-    p
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod migration;
 mod moves;
 mod reclaim;
 mod reuse;
+mod taken;
 mod trees;
 mod truncation;
 mod walks;

@@ -5,50 +5,20 @@ use std::sync::Mutex;
 use mm::{FaultError, PAGE_SIZE, SpaceError};
 
 use crate::machine::{Event, Machine, Space, check, race};
+use crate::taken::{PAGE, munmap_while, write, write_while};
 
-const PAGE: usize = 0x40_0000;
 const NEW: usize = PAGE + 16 * PAGE_SIZE;
 
 /// Invariant: a program reads what it wrote last, wherever the page is.
 #[test]
 fn migration_and_write() {
-    check(|machine| {
-        let space = machine.space();
-        space.map_rw(PAGE, PAGE_SIZE);
-        space.write(0, PAGE, 1).unwrap();
-        race(&[
-            &|| {
-                for value in 2..4 {
-                    space.write(0, PAGE, value).unwrap();
-                    assert_eq!(space.read(0, PAGE), Ok(value));
-                }
-            },
-            &|| (0..2).for_each(|_| machine.migrate()),
-        ]);
-        assert_eq!(space.read(2, PAGE), Ok(3));
-        machine.end([space]);
-    });
+    check(|machine| write_while(machine, write, Machine::migrate));
 }
 
 /// Invariant: the same for what the kernel writes, which does so by a reference to the frame.
 #[test]
 fn migration_and_write_of_the_kernel() {
-    check(|machine| {
-        let space = machine.space();
-        space.map_rw(PAGE, PAGE_SIZE);
-        space.write(0, PAGE, 1).unwrap();
-        race(&[
-            &|| {
-                for value in 2..4 {
-                    space.write_bytes(PAGE, &[value]).unwrap();
-                    assert_eq!(space.read(0, PAGE), Ok(value));
-                }
-            },
-            &|| (0..2).for_each(|_| machine.migrate()),
-        ]);
-        assert_eq!(space.read(2, PAGE), Ok(3));
-        machine.end([space]);
-    });
+    check(|machine| write_while(machine, |space, value| space.write_bytes(PAGE, &[value]), Machine::migrate));
 }
 
 /// Invariant: a child has what its parent had written by the fork, and nothing that was
@@ -82,29 +52,7 @@ fn migration_and_fork() {
 /// stays so.
 #[test]
 fn migration_and_munmap() {
-    check(|machine| {
-        let space = machine.space();
-        space.map_rw(PAGE, PAGE_SIZE);
-        space.write(0, PAGE, 1).unwrap();
-        let unmapped = Event::default();
-        race(&[
-            &|| {
-                let too_late = unmapped.has_happened();
-                let found = space.read(0, PAGE);
-                assert!(matches!(found, Ok(0 | 1) | Err(FaultError::NotMapped)), "{found:?}");
-                assert!(!(too_late && found == Ok(1)), "there is memory after munmap");
-            },
-            &|| machine.migrate(),
-            &|| {
-                space.munmap(PAGE, PAGE_SIZE).unwrap();
-                unmapped.happens();
-                space.map_rw(PAGE, PAGE_SIZE);
-                assert_eq!(space.read(2, PAGE), Ok(0));
-            },
-        ]);
-        assert_eq!(space.read(0, PAGE), Ok(0));
-        machine.end([space]);
-    });
+    check(|machine| munmap_while(machine, Machine::migrate));
 }
 
 /// Invariant: a write succeeds or is denied; after mprotect the latter, and the page stays as

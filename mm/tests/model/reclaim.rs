@@ -2,60 +2,22 @@
 
 use std::sync::Mutex;
 
-use mm::{FaultError, PAGE_SIZE};
+use mm::PAGE_SIZE;
 
-use crate::machine::{Event, check, race};
-
-const PAGE: usize = 0x40_0000;
+use crate::machine::{Machine, check, race};
+use crate::taken::{PAGE, munmap_while, write, write_while};
 
 /// Invariant: a program reads what it wrote last, wherever the page is.
 #[test]
 fn reclaim_and_write() {
-    check(|machine| {
-        let space = machine.space();
-        space.map_rw(PAGE, PAGE_SIZE);
-        space.write(0, PAGE, 1).unwrap();
-        race(&[
-            &|| {
-                for value in 2..4 {
-                    space.write(0, PAGE, value).unwrap();
-                    assert_eq!(space.read(0, PAGE), Ok(value));
-                }
-            },
-            &|| (0..2).for_each(|_| machine.reclaim()),
-        ]);
-        assert_eq!(space.read(2, PAGE), Ok(3));
-        machine.end([space]);
-    });
+    check(|machine| write_while(machine, write, Machine::reclaim));
 }
 
 /// Invariant: after munmap nobody reads the page, nor what is stored of it; what is mapped
 /// there then is empty.
 #[test]
 fn reclaim_and_munmap() {
-    check(|machine| {
-        let space = machine.space();
-        space.map_rw(PAGE, PAGE_SIZE);
-        space.write(0, PAGE, 1).unwrap();
-        let unmapped = Event::default();
-        race(&[
-            &|| {
-                let too_late = unmapped.has_happened();
-                let found = space.read(0, PAGE);
-                assert!(matches!(found, Ok(0 | 1) | Err(FaultError::NotMapped)), "{found:?}");
-                assert!(!(too_late && found == Ok(1)), "there is memory after munmap");
-            },
-            &|| machine.reclaim(),
-            &|| {
-                space.munmap(PAGE, PAGE_SIZE).unwrap();
-                unmapped.happens();
-                space.map_rw(PAGE, PAGE_SIZE);
-                assert_eq!(space.read(2, PAGE), Ok(0));
-            },
-        ]);
-        assert_eq!(space.read(0, PAGE), Ok(0));
-        machine.end([space]);
-    });
+    check(|machine| munmap_while(machine, Machine::reclaim));
 }
 
 /// Invariant: relatives that bring a page back, and write to it, at the same time have it

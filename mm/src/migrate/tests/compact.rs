@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::check;
 use crate::sim::SimPlatform;
-use crate::space::tests::{BASE, PAGE, Process, on_machine};
+use crate::space::tests::{BASE, PAGE, Process, check, on_machine};
 use crate::{Event, FrameKind, MAX_ORDER, Memory, OutOfMemory, OwnedFrame, PMD_SIZE, PageRange, Pfn};
 
 /// Frames of a machine, and pages that leave few of them free.

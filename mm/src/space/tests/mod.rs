@@ -26,7 +26,8 @@ mod vma_lock;
 
 use crate::sim::{self, Access, SimPlatform};
 use crate::{
-    AddressSpace, FaultAccess, FaultError, Limits, Memory, MmapRequest, PAGE_SIZE, PageRange, SpaceError, VmaFlags,
+    AddressSpace, FaultAccess, FaultError, Limits, Memory, MmapRequest, PAGE_SIZE, PageRange, Pfn, SpaceError,
+    VmaFlags, verify_all,
 };
 
 pub(crate) const READ: usize = 1;
@@ -148,6 +149,27 @@ impl Drop for Process<'_> {
     fn drop(&mut self) {
         self.space.deactivate(0);
     }
+}
+
+/// A process with `pages` pages at `BASE`, each with other contents.
+pub(crate) fn filled<'m>(mem: &'m Memory<SimPlatform>, pages: usize) -> Process<'m> {
+    let p = Process::new(mem);
+    p.map_at(BASE, pages);
+    p.fill(BASE, pages);
+    p
+}
+
+/// The frame that is mapped at `addr`, if one is.
+pub(crate) fn frame_at(p: &Process<'_>, addr: usize) -> Option<Pfn> {
+    let mut found = None;
+    p.space.for_each_page(PageRange::from_len(addr, PAGE).unwrap(), |page| found = Some(page.pfn));
+    found
+}
+
+/// Checks all processes of a machine, each on its own and together.
+pub(crate) fn check(processes: &[&Process<'_>]) {
+    let spaces: Vec<_> = processes.iter().map(|p| &p.space).collect();
+    verify_all(&spaces);
 }
 
 /// Runs `test` on a machine, and checks that it leaves no frame, no object and

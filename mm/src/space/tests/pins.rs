@@ -1,19 +1,13 @@
 //! Pages that are pinned: they stay where they are, and their owner's.
 
-use super::{ANON, BASE, FIXED, MAYMOVE, MREMAP_FIXED, PAGE, PRIVATE, Process, READ, RW, on_machine};
+use super::{ANON, BASE, FIXED, MAYMOVE, MREMAP_FIXED, PAGE, PRIVATE, Process, READ, RW, frame_at, on_machine};
 use crate::sim;
-use crate::{Event, FaultAccess, FaultError, FrameKind, PageRange, Pfn, SpaceError, verify_all};
+use crate::{Event, FaultAccess, FaultError, FrameKind, SpaceError, verify_all};
 
 const FAR: usize = BASE + 64 * PAGE;
 const MOVE: usize = MAYMOVE | MREMAP_FIXED;
 const RELOCATE: usize = 8;
 const MUST_RELOCATE: usize = 16;
-
-fn frame_at(p: &Process<'_>, addr: usize) -> Option<Pfn> {
-    let mut found = None;
-    p.space.for_each_page(PageRange::from_len(addr, PAGE).unwrap(), |page| found = Some(page.pfn));
-    found
-}
 
 #[test]
 fn a_pinned_page_is_neither_evicted_nor_moved_to_another_frame() {
