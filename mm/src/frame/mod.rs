@@ -20,6 +20,7 @@ mod allocator;
 mod buddy;
 mod content;
 mod cpu;
+mod exclusive;
 mod table;
 
 #[cfg(test)]
@@ -133,6 +134,9 @@ const TAIL: u32 = 1 << 17;
 const LAZY_FREE: u32 = 1 << 18;
 /// [`Frame::state`]: a private page that stands for several with the same contents.
 const MERGED: u32 = 1 << 19;
+/// [`Frame::state`]: a private page that is not known to be its one mapping's alone; see
+/// [`exclusive`]. Of other pages it says nothing.
+const SHARED: u32 = 1 << 20;
 
 impl Frame {
     const fn new() -> Frame {
@@ -317,7 +321,7 @@ impl Frame {
 
     /// Makes a new private page one that [`is_merged`](Self::is_merged) until it is freed.
     pub(crate) fn set_merged(&self) {
-        self.state.fetch_or(MERGED, Ordering::Relaxed);
+        self.state.fetch_or(MERGED | SHARED, Ordering::Relaxed);
     }
 
     /// Whether the page is a private one of the ordinary kind: not merged with others.

@@ -1,11 +1,12 @@
 //! Having a page's entries map a merged page with the same contents.
 //!
 //! 1. The page's lock keeps out who would take it to swap, and a reference keeps the frame. As long as
-//!    there is that reference, no fault takes the page for one that may be written to in place.
+//!    there is that reference, a page that is shared is not written to in place.
 //! 2. All its entries are made read-only, and the TLBs flushed. A huge page that it is a part of
 //!    is split.
 //! 3. Each entry is locked. If it is read-only, TLBs are flushed once more: it may have been made
-//!    writable, and read-only again.
+//!    writable, and read-only again. A page that is [exclusive](crate::Frame::is_exclusive) has no
+//!    other entry, so nothing can make it writable now.
 //! 4. If nobody but its entries and the caller has a reference to the page, nobody can write to it now.
 //!    Who got one to write by, through an entry that allowed that, has it still, or has written. So
 //!    the two pages are compared.

@@ -159,6 +159,9 @@ impl<P: Platform> Memory<P> {
                 self.with_migration_entry(vma, addr, from, |slot| {
                     new.set_mapping(old.mapping());
                     new.set_index(old.index());
+                    if !old.is_exclusive() {
+                        new.set_shared();
+                    }
                     new.inc_mapcount();
                     new.get();
                     let entry: Entry = slot.get().resumed().with_pfn(to);

@@ -41,6 +41,10 @@ impl<'m, P: Platform> Withdrawals<'m, P> {
         AnonVma::walk_page(record, |vma, addr| {
             SpaceCore::of(&vma).tables.split_leaf(mem, addr);
             mem.with_mapping(vma, addr, pfn, |slot, core| {
+                // Since it was looked at: nobody pins it any more without that entry.
+                if record.pins() != 0 {
+                    return;
+                }
                 // At once: who looks without the lock never finds nothing there, unless
                 // that is so.
                 let Some(new) = replace(slot, &instead) else { return };

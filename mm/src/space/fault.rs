@@ -102,36 +102,35 @@ fn is_first_write(vma: Ref<Vma>, access: FaultAccess) -> bool {
     access.write && vma.anon_vma().is_none() && !vma.flags().contains(VmaFlags::SHARED)
 }
 
-/// Whether the page that a private VMA's entry maps is that VMA's alone, so that
-/// it may be written in place.
+/// Whether the page that a private VMA's entry maps is known to be that VMA's alone, so that it
+/// may be written in place.
 #[inline]
 pub(super) fn is_exclusive(frames: &Frames, entry: Entry) -> bool {
     if entry.is_special() {
         return false;
     }
     if entry.is_huge() {
-        return is_huge_exclusive(frames, entry);
+        return frames.block(entry.pfn(), HUGE_PAGES).iter().all(Frame::is_exclusive);
     }
-    is_own(frames.get(entry.pfn()))
+    frames.get(entry.pfn()).is_exclusive()
 }
 
-/// Whether a page is mapped once and, but for pins, not referenced otherwise.
+/// The same with the entry locked, where it is worth finding out that the VMA has the page alone by
+/// now (Linux's `wp_can_reuse_anon_folio`).
 #[inline(always)]
-fn is_own(record: &Frame) -> bool {
-    record.is_ordinary_anon() && record.mapcount() == 1 && (record.refcount() == 1 || is_pinned_alone(record))
-}
-
-/// Whether all references to a page but that of its one mapping are pins: a page that is pinned is
-/// not shared by fork, so it is to stay its owner's.
-#[cold]
-fn is_pinned_alone(record: &Frame) -> bool {
-    let references = record.refcount();
-    references == 1 + record.pins()
+pub(super) fn make_exclusive(frames: &Frames, entry: Entry) -> bool {
+    if entry.is_special() {
+        return false;
+    }
+    if entry.is_huge() {
+        return make_huge_exclusive(frames, entry);
+    }
+    frames.get(entry.pfn()).try_make_exclusive()
 }
 
 #[cold]
-fn is_huge_exclusive(frames: &Frames, entry: Entry) -> bool {
-    frames.block(entry.pfn(), HUGE_PAGES).iter().all(is_own)
+fn make_huge_exclusive(frames: &Frames, entry: Entry) -> bool {
+    frames.block(entry.pfn(), HUGE_PAGES).iter().all(Frame::try_make_exclusive)
 }
 
 /// What an entry gets that a write fault makes.
@@ -343,7 +342,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         if !old.maps_page() || old.is_writable() {
             return Ok(Outcome::Again);
         }
-        if vma.flags().contains(VmaFlags::SHARED) || is_exclusive(&self.mem.frames(), old) {
+        if vma.flags().contains(VmaFlags::SHARED) || make_exclusive(&self.mem.frames(), old) {
             slot.update(|entry| entry.with(WRITTEN));
             return Ok(Outcome::Done);
         }

@@ -5,7 +5,7 @@ use core::sync::atomic::AtomicBool;
 use super::account::{Charge, LimitCells, ResidentKind, Totals};
 use super::lock::MmapLock;
 use super::{AddressSpace, SpaceCore, SpaceError, State};
-use crate::frame::Frames;
+use crate::frame::{Frame, Frames};
 use crate::paging::{Entry, EntryFlags, HUGE_PAGES, RunPair, Slot, TlbGather};
 use crate::slab::Ref;
 use crate::vma::{Needs, Spares, Vma, VmaTree};
@@ -89,11 +89,12 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
             if shared.protected {
                 gather.changed_range(run.start(), run.end());
             }
-            child.core.resident.add(ResidentKind::Anon, shared.anon);
-            child.core.resident.add(ResidentKind::Object, shared.pages - shared.anon);
+            child.core.resident.add(ResidentKind::Anon, shared.pages - shared.objects);
+            child.core.resident.add(ResidentKind::Object, shared.objects);
             child.core.resident.add(ResidentKind::Swapped, shared.swapped);
-            if has_pinned && copied.is_ok() && !run.is_huge() {
-                copied = child.copy_pinned(run, vma, copy);
+            if has_pinned && !run.is_huge() {
+                let pinned = child.copy_pinned(run, vma, copy);
+                copied = copied.and(pinned);
             }
         })?;
         copied
@@ -102,29 +103,42 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
 
 impl<P: Platform> AddressSpace<'_, P> {
     /// Of the pages of `parent` that the child, which this is, has just come to share, gives
-    /// it copies of those that are pinned, and were shared by nobody: they stay the parent's.
+    /// it copies of those that are pinned: they stay the parent's.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`: the child has nothing in the place of some of them.
     #[cold]
     fn copy_pinned(&self, run: &RunPair<'_>, parent: Ref<Vma>, vma: Ref<Vma>) -> Result<(), SpaceError> {
         let mut addr = run.start();
+        let mut result = Ok(());
         for (slot, copy) in run.all_slots() {
             let (page, entry) = (addr, slot.get());
             addr += slot.size();
             let record = self.mem.frame(entry.pfn());
-            let alone = || record.is_ordinary_anon() && record.pins() != 0 && record.mapcount() == 2;
-            if !entry.is_counted() || !alone() {
+            if !entry.is_counted() || !record.is_ordinary_anon() || record.pins() == 0 {
                 continue;
             }
-            let frame = self.copy_of(entry.pfn())?;
-            copy.set(self.adopt(vma, page, &frame));
-            frame.into_raw();
+            match self.copy_of(entry.pfn()) {
+                Ok(frame) => {
+                    copy.set(self.adopt(vma, page, &frame));
+                    frame.into_raw();
+                }
+                Err(error) => {
+                    copy.take();
+                    self.core.resident.sub(ResidentKind::Anon, 1);
+                    result = Err(error.into());
+                }
+            }
             record.dec_mapcount();
             let last = record.release();
             debug_assert!(!last, "a pinned page has no references");
+            record.set_exclusive();
             if parent.flags().contains(VmaFlags::WRITE) {
                 slot.update(|entry| entry.with(EntryFlags::WRITE));
             }
         }
-        Ok(())
+        result
     }
 }
 
@@ -133,8 +147,8 @@ impl<P: Platform> AddressSpace<'_, P> {
 struct Shared {
     /// Pages of which the frame has one more mapping, or will have.
     pages: usize,
-    /// Those of them that are anonymous.
-    anon: usize,
+    /// Those of them that are an object's.
+    objects: usize,
     /// Pages in swap, which have one more entry that names their slot.
     swapped: usize,
     /// One of them could be written to before.
@@ -148,12 +162,8 @@ fn share_huge(run: &RunPair<'_>, frames: &Frames<'_>) -> Shared {
     for (slot, copy) in run.slots() {
         let old = slot.update(|entry| entry.without(EntryFlags::WRITE));
         shared.protected = old.is_writable();
-        for record in frames.block(old.pfn(), HUGE_PAGES) {
-            record.get();
-            record.inc_mapcount();
-        }
+        frames.block(old.pfn(), HUGE_PAGES).iter().for_each(Frame::share);
         shared.pages += HUGE_PAGES;
-        shared.anon += HUGE_PAGES;
         copy.set(old.without(EntryFlags::WRITE | EntryFlags::ACCESSED));
     }
     shared
@@ -172,16 +182,17 @@ fn share_run<P: Platform>(run: &RunPair<'_>, frames: &Frames<'_>, mem: &Memory<P
                 shared.protected = true;
             }
             let record = frames.get(entry.pfn());
-            record.get();
-            record.inc_mapcount();
+            record.share();
             shared.pages += 1;
-            shared.anon += usize::from(ResidentKind::of(record) == ResidentKind::Anon);
+            // Few are.
+            if ResidentKind::of(record) == ResidentKind::Object {
+                shared.objects += 1;
+            }
         } else if !entry.maps_page() {
             entry = share_absent(&slot, entry, frames, mem);
             let swapped = usize::from(entry.swap_slot().is_some());
             shared.swapped += swapped;
             shared.pages += 1 - swapped;
-            shared.anon += 1 - swapped;
         }
         copy.set(entry.without(EntryFlags::WRITE | EntryFlags::ACCESSED));
     }
@@ -198,7 +209,9 @@ fn share_absent<P: Platform>(slot: &Slot<'_>, entry: Entry, frames: &Frames<'_>,
     }
     if let Some(pfn) = entry.migrating() {
         // Who moves the page goes on until there is no such entry.
-        frames.get(pfn).inc_migrating();
+        let record = frames.get(pfn);
+        record.inc_migrating();
+        record.set_shared();
     }
     let read_only = entry.without(EntryFlags::WRITE);
     slot.set(read_only);

@@ -159,7 +159,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             let at = addr.checked_add(done).ok_or(FaultError::NotMapped)?;
             let offset = at % PAGE_SIZE;
             let part = (PAGE_SIZE - offset).min(len - done);
-            let pfn = self.hold(page_align_down(at), access, |_| {})?;
+            let pfn = self.hold(page_align_down(at), access)?;
             f(self.mem.page_ptr(pfn), offset, done, part);
             if pfn != self.mem.zero_page() {
                 self.mem.put(pfn);
@@ -170,19 +170,31 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     /// The frame mapped at `page`, faulted in for `access`, with a reference
-    /// unless it is the zero page. `also` is called with the record of one that has it,
-    /// while neither fork nor a move can come between.
-    pub(super) fn hold(&self, page: usize, access: FaultAccess, also: impl Fn(&Frame)) -> Result<Pfn, FaultError> {
+    /// unless it is the zero page.
+    fn hold(&self, page: usize, access: FaultAccess) -> Result<Pfn, FaultError> {
+        let take = |pfn, record: Option<&Frame>| {
+            if let Some(record) = record {
+                record.get();
+            }
+            pfn
+        };
         loop {
-            if let Some(pfn) = self.hold_mapped(page, access, &also) {
+            if let Some(pfn) = self.with_mapped(page, access, take) {
                 return Ok(pfn);
             }
             self.handle_fault(page, access)?;
         }
     }
 
-    /// [`hold`](Self::hold) for what is mapped so that it allows the access.
-    fn hold_mapped(&self, page: usize, access: FaultAccess, also: impl Fn(&Frame)) -> Option<Pfn> {
+    /// Calls `f` with the frame mapped at `page`, if that is mapped so that it allows the access, and with
+    /// its record unless it is the zero page; with the entry locked, while neither fork nor a move can
+    /// come between.
+    pub(super) fn with_mapped<R>(
+        &self,
+        page: usize,
+        access: FaultAccess,
+        f: impl FnOnce(Pfn, Option<&Frame>) -> R,
+    ) -> Option<R> {
         // Keeps the page tables of what is mapped, and of nothing else.
         let state = self.mmap.read();
         state.vmas.lookup(page)?;
@@ -196,10 +208,6 @@ impl<P: Platform> AddressSpace<'_, P> {
             slot.update(|entry| entry.with(EntryFlags::DIRTY | EntryFlags::ACCESSED));
         }
         let pfn = entry.pfn_for(page);
-        if !entry.is_special() {
-            self.mem.get(pfn);
-            also(self.mem.frame(pfn));
-        }
-        Some(pfn)
+        Some(f(pfn, (!entry.is_special()).then(|| self.mem.frame(pfn))))
     }
 }

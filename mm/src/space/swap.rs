@@ -51,6 +51,11 @@ impl<P: Platform> AddressSpace<'_, P> {
             record.set_mapping(anon_vma.map_or(0, AnonVma::to_mapping));
             record.set_index(vma.index_of(page));
         }
+        if alone {
+            record.set_exclusive();
+        } else {
+            record.set_shared();
+        }
         let flags = vma.flags();
         let written = if alone && flags.contains(VmaFlags::WRITE) { WRITTEN } else { EntryFlags::ACCESSED };
         record.inc_mapcount();

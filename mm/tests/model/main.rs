@@ -16,6 +16,7 @@ mod machine;
 mod merges;
 mod migration;
 mod moves;
+mod pins;
 mod reclaim;
 mod reuse;
 mod taken;

@@ -6,6 +6,7 @@
 
 mod basics;
 mod events;
+mod exclusive;
 mod found;
 mod huge;
 mod injection;
@@ -24,9 +25,10 @@ mod threads;
 mod truncate;
 mod vma_lock;
 
+use crate::paging::EntryFlags;
 use crate::sim::{self, Access, SimPlatform};
 use crate::{
-    AddressSpace, FaultAccess, FaultError, Limits, Memory, MmapRequest, PAGE_SIZE, PageRange, Pfn, SpaceError,
+    AddressSpace, Event, FaultAccess, FaultError, Limits, Memory, MmapRequest, PAGE_SIZE, PageRange, Pfn, SpaceError,
     VmaFlags, verify_all,
 };
 
@@ -164,6 +166,14 @@ pub(crate) fn frame_at(p: &Process<'_>, addr: usize) -> Option<Pfn> {
     let mut found = None;
     p.space.for_each_page(PageRange::from_len(addr, PAGE).unwrap(), |page| found = Some(page.pfn));
     found
+}
+
+/// Has the page at `addr` be read-only, whatever the mapping allows.
+pub(crate) fn write_protect(p: &Process<'_>, addr: usize) {
+    let mem = p.space.memory();
+    let slot = p.space.core.tables.lock_pte(mem, addr).unwrap();
+    slot.update(|entry| entry.without(EntryFlags::WRITE));
+    p.space.core.tables.flush(mem, addr, addr + PAGE, Event::FlushMerge);
 }
 
 /// Checks all processes of a machine, each on its own and together.

@@ -1,13 +1,18 @@
 //! Pages that are pinned: they stay where they are, and their owner's.
 
-use super::{ANON, BASE, FIXED, MAYMOVE, MREMAP_FIXED, PAGE, PRIVATE, Process, READ, RW, frame_at, on_machine};
+use super::{
+    ANON, BASE, FIXED, MAYMOVE, MREMAP_FIXED, PAGE, PRIVATE, Process, READ, RW, frame_at, machine, on_machine,
+    write_protect,
+};
 use crate::sim;
-use crate::{Event, FaultAccess, FaultError, FrameKind, SpaceError, verify_all};
+use crate::{Event, FaultAccess, FaultError, FrameKind, Overcommit, PMD_SIZE, SpaceError, verify_all};
 
 const FAR: usize = BASE + 64 * PAGE;
 const MOVE: usize = MAYMOVE | MREMAP_FIXED;
 const RELOCATE: usize = 8;
 const MUST_RELOCATE: usize = 16;
+const HUGEPAGE: usize = 14;
+const HUGE: usize = BASE + PMD_SIZE;
 
 #[test]
 fn a_pinned_page_is_neither_evicted_nor_moved_to_another_frame() {
@@ -85,21 +90,30 @@ fn a_child_gets_a_copy_of_a_pinned_page_at_once() {
     });
 }
 
+/// Else the next write would leave the pinned page to the other.
 #[test]
-fn what_is_shared_already_and_pinned_for_reading_is_shared_on() {
+fn who_pins_what_is_shared_gets_a_page_of_its_own_even_to_read() {
     on_machine(512, |mem| {
         let p = Process::new(mem);
         p.map_at(BASE, 1);
         p.fill(BASE, 1);
         let child = p.fork().unwrap();
+        let shared = frame_at(&p, BASE);
         let pin = child.space.pin(BASE, FaultAccess::READ).unwrap();
-        let other = p.fork().unwrap();
-        assert!([&p, &child, &other].iter().all(|p| frame_at(p, BASE) == Some(pin.pfn())));
-        // Pinned for writing it is the child's own.
-        let own = child.space.pin(BASE, FaultAccess::WRITE).unwrap();
-        assert_ne!(own.pfn(), pin.pfn());
-        drop((pin, own));
-        verify_all(&[&p.space, &child.space, &other.space]);
+        assert_eq!((frame_at(&p, BASE), frame_at(&child, BASE)), (shared, Some(pin.pfn())));
+        assert_ne!(shared, Some(pin.pfn()));
+        child.write(BASE, 7).unwrap();
+        let grandchild = child.fork().unwrap();
+        child.write(BASE, 8).unwrap();
+        // SAFETY: the page is pinned, and in the simulated RAM.
+        assert_eq!(unsafe { pin.as_ptr().read() }, 8);
+        assert_eq!((p.read(BASE), grandchild.read(BASE)), (Ok(1), Ok(7)));
+        // What nobody else has any more is its own without a copy, and stays read-only.
+        let again = p.space.pin(BASE, FaultAccess::READ).unwrap();
+        assert_eq!(Some(again.pfn()), shared);
+        verify_all(&[&p.space, &child.space, &grandchild.space]);
+        drop((pin, again));
+        verify_all(&[&p.space, &child.space, &grandchild.space]);
     });
 }
 
@@ -116,15 +130,78 @@ fn a_pinned_page_is_written_to_in_place_whatever_its_protection_was() {
         p.write(BASE, 9).unwrap();
         assert_eq!(frame_at(&p, BASE), Some(pins[0].pfn()));
         drop(pins);
-        // With a reference that is no pin it is not known to be its alone.
-        let pfn = frame_at(&p, BASE).unwrap();
-        mem.get(pfn);
+        verify_all(&[&p.space]);
+    });
+}
+
+/// Whoever else has a reference: reclaim, migration, merging, a reader of /proc.
+#[test]
+fn a_pinned_page_is_written_to_in_place_while_others_look_at_it() {
+    on_machine(512, |mem| {
+        let p = Process::new(mem);
+        p.map_at(BASE, 1);
+        p.fill(BASE, 1);
+        let pin = p.space.pin(BASE, FaultAccess::WRITE).unwrap();
+        mem.get(pin.pfn());
         p.space.mprotect(BASE, PAGE, READ).unwrap();
         p.space.mprotect(BASE, PAGE, RW).unwrap();
+        p.write(BASE, 9).unwrap();
+        assert_eq!(frame_at(&p, BASE), Some(pin.pfn()));
+        // Merging does that too, before it compares.
+        write_protect(&p, BASE);
         p.write(BASE, 10).unwrap();
-        assert_ne!(frame_at(&p, BASE), Some(pfn));
-        mem.put(pfn);
+        assert_eq!(frame_at(&p, BASE), Some(pin.pfn()));
+        // SAFETY: the page is pinned, and in the simulated RAM.
+        assert_eq!(unsafe { pin.as_ptr().read() }, 10);
+        mem.put(pin.pfn());
+        drop(pin);
         verify_all(&[&p.space]);
+    });
+}
+
+#[test]
+fn part_of_a_huge_page_that_is_shared_is_copied_to_be_pinned() {
+    let mem = machine(8 * 512);
+    mem.sysctl().set_overcommit(Overcommit::Always);
+    let p = Process::new(&mem);
+    p.map_at(HUGE, 512);
+    p.space.madvise(HUGE, 512 * PAGE, HUGEPAGE).unwrap();
+    p.fill(HUGE, 2);
+    let child = p.fork().unwrap();
+    let pin = child.space.pin(HUGE + PAGE, FaultAccess::READ).unwrap();
+    assert_eq!(frame_at(&child, HUGE), frame_at(&p, HUGE));
+    assert_ne!(frame_at(&p, HUGE + PAGE), Some(pin.pfn()));
+    child.write(HUGE + PAGE, 7).unwrap();
+    // SAFETY: the page is pinned, and in the simulated RAM.
+    assert_eq!((unsafe { pin.as_ptr().read() }, p.read(HUGE + PAGE)), (7, Ok(2)));
+    verify_all(&[&p.space, &child.space]);
+}
+
+#[test]
+fn a_fork_that_fails_leaves_each_pinned_page_to_its_owner() {
+    on_machine(512, |mem| {
+        let p = Process::new(mem);
+        mem.sysctl().set_overcommit(Overcommit::Always);
+        // In two page tables.
+        let pages = [BASE, BASE + PMD_SIZE];
+        p.map_at(BASE, 513);
+        pages.iter().for_each(|&page| p.fill(page, 1));
+        let pins = pages.map(|page| p.space.pin(page, FaultAccess::WRITE).unwrap());
+        for nth in 1.. {
+            mem.fail_nth_allocation(nth);
+            let child = p.fork();
+            mem.fail_nth_allocation(0);
+            if let Ok(child) = child {
+                assert!(nth > 5, "the copies are two of {nth} allocations");
+                assert!(pages.iter().all(|&page| child.read(page) == Ok(1)));
+                break;
+            }
+            verify_all(&[&p.space]);
+            for (page, pin) in pages.iter().zip(&pins) {
+                p.write(*page, 1).unwrap();
+                assert_eq!(frame_at(&p, *page), Some(pin.pfn()));
+            }
+        }
     });
 }
 

@@ -155,9 +155,18 @@ impl<P: Platform> AddressSpace<'_, P> {
             }
             FrameKind::Anon if !shared => {
                 verify_anon(vma, addr, record, relatives);
+                let exclusive = record.is_exclusive();
                 assert!(
-                    !entry.is_writable() || record.mapcount() == 1 && !record.is_in_swap_cache(),
-                    "the page at {addr:#x} can be written, but is mapped elsewhere too: {record:?}"
+                    !exclusive || record.mapcount() <= 1,
+                    "the page at {addr:#x} is exclusive, but is mapped elsewhere too: {record:?}"
+                );
+                assert!(
+                    !entry.is_writable() || exclusive && !record.is_in_swap_cache(),
+                    "the page at {addr:#x} can be written, but need not be its own: {record:?}"
+                );
+                assert!(
+                    exclusive || record.pins() == 0,
+                    "the page at {addr:#x} is pinned and not exclusive: {record:?}"
                 );
             }
             FrameKind::Object => {

@@ -47,9 +47,9 @@ pub const MUTATIONS: &[Mutation] = &[
     // ---- merging ----
     mutation(
         "KSM: a page that has been merged is written to in place",
-        "mm/src/space/fault.rs",
-        "record.is_ordinary_anon() && record.mapcount() == 1",
-        "record.kind() == FrameKind::Anon && record.mapcount() == 1",
+        "mm/src/frame/exclusive.rs",
+        "self.refcount() == 1 && self.is_ordinary_anon()",
+        "self.refcount() == 1 && self.kind() == FrameKind::Anon",
     ),
     mutation(
         "KSM: pages merge that the kernel has references to",
@@ -200,8 +200,8 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "pins: fork shares pinned pages",
         "mm/src/space/fork.rs",
-        "if has_pinned && copied.is_ok() && !run.is_huge() {",
-        "if false && copied.is_ok() && !run.is_huge() {",
+        "if has_pinned && !run.is_huge() {",
+        "if false && !run.is_huge() {",
     ),
     mutation(
         "pins: pinned pages are relocated",
@@ -211,15 +211,33 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "pins: a write leaves a pinned page",
-        "mm/src/space/fault.rs",
-        "(record.refcount() == 1 || is_pinned_alone(record))",
-        "(record.refcount() == 1 || false && is_pinned_alone(record))",
+        "mm/src/frame/exclusive.rs",
+        "(self.is_exclusive() || self.regain())",
+        "self.regain()",
+    ),
+    mutation(
+        "pins: who pins to read what is shared gets no page of its own",
+        "mm/src/space/pin.rs",
+        "record.kind() == FrameKind::Anon && !record.is_exclusive()",
+        "false && !record.is_exclusive()",
+    ),
+    mutation(
+        "pins: a fork that fails leaves pinned pages shared",
+        "mm/src/space/fork.rs",
+        "            record.set_exclusive();\n",
+        "            if result.is_ok() {\n                record.set_exclusive();\n            }\n",
     ),
     mutation(
         "fork: migration entries are not counted",
         "mm/src/space/fork.rs",
-        "        frames.get(pfn).inc_migrating();\n",
-        "        let _ = (frames, pfn);\n",
+        "        record.inc_migrating();\n",
+        "",
+    ),
+    mutation(
+        "fork: what is just being moved stays exclusive",
+        "mm/src/space/fork.rs",
+        "        record.set_shared();\n",
+        "",
     ),
     mutation(
         "fork: migration entries stay writable",
@@ -367,8 +385,8 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "huge: a write to a shared page makes all of it writable",
         "mm/src/space/fault.rs",
-        "    frames.block(entry.pfn(), HUGE_PAGES).iter().all(is_own)",
-        "    frames.block(entry.pfn(), HUGE_PAGES).iter().any(is_own)",
+        "HUGE_PAGES).iter().all(Frame::try_make_exclusive)",
+        "HUGE_PAGES).iter().any(Frame::try_make_exclusive)",
     ),
     mutation(
         "huge: reclaim asks each part anew",
@@ -522,9 +540,27 @@ pub const MUTATIONS: &[Mutation] = &[
     // ---- copy on write ----
     mutation(
         "copy on write: a page with two mappings is taken for exclusive",
-        "mm/src/space/fault.rs",
-        "record.mapcount() == 1 && (record.refcount() == 1 || is_pinned_alone(record))",
-        "record.refcount() <= 2",
+        "mm/src/frame/exclusive.rs",
+        "self.mapcount() == 1 && (self.is_exclusive() || self.regain())\n    }\n\n    #[inline]\n    fn regain(&self) -> bool {\n        let alone = self.refcount() == 1 &&",
+        "(self.is_exclusive() || self.regain())\n    }\n\n    #[inline]\n    fn regain(&self) -> bool {\n        let alone = self.refcount() <= 2 &&",
+    ),
+    mutation(
+        "copy on write: who had a page reads by a reference what its owner writes later",
+        "mm/src/frame/exclusive.rs",
+        "self.refcount() == 1 && self.is_ordinary_anon()",
+        "self.is_ordinary_anon()",
+    ),
+    mutation(
+        "copy on write: what others have in swap is exclusive",
+        "mm/src/space/swap.rs",
+        "            record.set_shared();\n",
+        "",
+    ),
+    mutation(
+        "copy on write: a page that is moved becomes exclusive",
+        "mm/src/migrate/mod.rs",
+        "                        new.set_shared();\n",
+        "",
     ),
     mutation(
         "fork: the child may write to what it shares",
@@ -535,8 +571,8 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "fork: a shared frame gets no reference",
         "mm/src/space/fork.rs",
-        "            let record = frames.get(entry.pfn());\n            record.get();\n",
-        "            let record = frames.get(entry.pfn());\n",
+        "            let record = frames.get(entry.pfn());\n            record.share();\n",
+        "            let record = frames.get(entry.pfn());\n            record.inc_mapcount();\n            record.set_shared();\n",
     ),
     // ---- merging and reverse mapping ----
     mutation(
@@ -694,6 +730,48 @@ pub const RACES: &[Mutation] = &[
         "mm/src/paging/huge.rs",
         "            if !place.is_current(mem, addr) {\n                continue;\n            }\n            let Some(page)",
         "            let Some(page)",
+    ),
+    race(
+        "pins::pin_and_fork",
+        "race: who pins does not ask whether the page is shared by now",
+        "mm/src/space/pin.rs",
+        "record.kind() == FrameKind::Anon && !record.is_exclusive()",
+        "false && !record.is_exclusive()",
+    ),
+    race(
+        "pins::pin_and_merge",
+        "race: a page that merging has made read-only, and has a reference to, is copied",
+        "mm/src/frame/exclusive.rs",
+        "(self.is_exclusive() || self.regain())",
+        "self.regain()",
+    ),
+    race(
+        "pins::pin_and_mprotect",
+        "race: mprotect leaves pages read-only that others have references to, and they are copied",
+        "mm/src/frame/exclusive.rs",
+        "        self.state.load(Ordering::Relaxed) & (0xff | SHARED) == FrameKind::Anon as u32",
+        "        self.is_ordinary_anon() && self.refcount() == 1 + self.pins() && self.mapcount() == 1",
+    ),
+    race(
+        "pins::pin_and_reclaim",
+        "race: a page that is pinned meanwhile goes to swap, and is shared there",
+        "mm/src/reclaim/withdraw.rs",
+        "if record.pins() != 0 {",
+        "if false {",
+    ),
+    race(
+        "pins::pin_and_migration",
+        "race: a page that is pinned meanwhile is moved, and shared",
+        "mm/src/reclaim/withdraw.rs",
+        "if record.pins() != 0 {",
+        "if record.pins() != 0 && instead(slot.get()).is_some_and(|entry| entry.migrating().is_none()) {",
+    ),
+    race(
+        "migration::migration_and_fork",
+        "race: a page that is shared while it is being moved stays its owner's",
+        "mm/src/space/fork.rs",
+        "        record.set_shared();\n",
+        "",
     ),
     race(
         "faults::two_faults_on_one_page",
@@ -937,8 +1015,8 @@ pub const RACES: &[Mutation] = &[
         "migration::migration_and_fork",
         "race: fork does not count the migration entries that it copies",
         "mm/src/space/fork.rs",
-        "        frames.get(pfn).inc_migrating();\n",
-        "        let _ = (frames, pfn);\n",
+        "        record.inc_migrating();\n",
+        "",
     ),
     race(
         "migration::migration_and_munmap",

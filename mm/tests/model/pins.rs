@@ -1,0 +1,105 @@
+//! Pages that are pinned while others would take them, share them, or make them read-only.
+//!
+//! Invariant of all: as long as it is pinned, what the program writes is in the page that is pinned.
+
+use std::sync::Mutex;
+
+use mm::{FaultAccess, PAGE_SIZE};
+
+use crate::machine::{Machine, RW, Space, check, race};
+use crate::taken::PAGE;
+
+const TWIN: usize = PAGE + PAGE_SIZE;
+
+/// Pins the page, writes to it as the program does, and compares.
+fn pin_and_write(space: &Space, access: FaultAccess, change: impl Fn()) {
+    let pin = space.pin(PAGE, access).unwrap();
+    for value in 2..4 {
+        change();
+        space.write(0, PAGE, value).unwrap();
+        // SAFETY: the page is pinned, in the simulated RAM, and nobody writes to it meanwhile.
+        assert_eq!(unsafe { pin.as_ptr().read() }, value, "the program writes to another page");
+    }
+}
+
+fn with_page(machine: &Machine) -> Space<'_> {
+    let space = machine.space();
+    space.map_rw(PAGE, PAGE_SIZE);
+    space.write(0, PAGE, 1).unwrap();
+    space
+}
+
+/// Invariant: the same while the page is shared with a child, which has what was there then.
+#[test]
+fn pin_and_fork() {
+    check(|machine| {
+        let space = with_page(machine);
+        let child = Mutex::new(None);
+        race(&[&|| pin_and_write(&space, FaultAccess::READ, || {}), &|| {
+            let forked = machine.fork(&space);
+            let found = forked.read(1, PAGE).unwrap();
+            assert!(matches!(found, 1..=3), "{found}");
+            *child.lock().unwrap() = Some((forked, found));
+        }]);
+        let (child, found) = child.into_inner().unwrap().unwrap();
+        assert_eq!((space.read(2, PAGE), child.read(2, PAGE)), (Ok(3), Ok(found)));
+        machine.end([space, child]);
+    });
+}
+
+/// Invariant: the same while the page is looked at, made read-only for that, and compared.
+#[test]
+fn pin_and_merge() {
+    check(|machine| {
+        let space = machine.space();
+        space.map_rw(PAGE, 2 * PAGE_SIZE);
+        space.let_merge(PAGE, 2 * PAGE_SIZE);
+        [PAGE, TWIN].iter().for_each(|&page| space.write(0, page, 2).unwrap());
+        machine.merge(2);
+        race(&[&|| pin_and_write(&space, FaultAccess::WRITE, || {}), &|| machine.merge(4)]);
+        assert_eq!((space.read(2, PAGE), space.read(2, TWIN)), (Ok(3), Ok(2)));
+        machine.end([space]);
+    });
+}
+
+/// One thread pins and writes, one takes the page, one forks.
+fn pin_while(machine: &Machine, take: fn(&Machine)) {
+    let space = with_page(machine);
+    let child = Mutex::new(None);
+    race(&[&|| pin_and_write(&space, FaultAccess::READ, || {}), &|| take(machine), &|| {
+        *child.lock().unwrap() = Some(machine.fork(&space))
+    }]);
+    let child = child.into_inner().unwrap().unwrap();
+    assert_eq!(space.read(2, PAGE), Ok(3));
+    assert!(matches!(child.read(2, PAGE), Ok(1..=3)));
+    machine.end([space, child]);
+}
+
+/// Invariant: the same while the page is on its way to swap, and shared with a child.
+#[test]
+fn pin_and_reclaim() {
+    check(|machine| pin_while(machine, Machine::reclaim));
+}
+
+/// Invariant: the same while the page is being moved, and shared with a child.
+#[test]
+fn pin_and_migration() {
+    check(|machine| pin_while(machine, Machine::migrate));
+}
+
+/// Invariant: the same while the mapping is protected, and others have references to the page
+/// in order to move it.
+#[test]
+fn pin_and_mprotect() {
+    check(|machine| {
+        let space = with_page(machine);
+        let protect = |prot: mm::Prot| space.mprotect(PAGE, PAGE_SIZE, prot.bits() as usize).unwrap();
+        let toggle = || {
+            protect(mm::Prot::READ);
+            protect(RW);
+        };
+        race(&[&|| pin_and_write(&space, FaultAccess::WRITE, toggle), &|| machine.migrate()]);
+        assert_eq!(space.read(2, PAGE), Ok(3));
+        machine.end([space]);
+    });
+}
