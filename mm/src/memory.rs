@@ -277,6 +277,15 @@ impl<P: Platform> Memory<P> {
         }
     }
 
+    /// [`put`](Self::put) for each of `count` adjacent frames.
+    pub(crate) fn put_adjacent(&self, first: Pfn, count: usize) {
+        for (record, number) in self.frames().block(first, count).iter().zip(first.0..) {
+            if record.release() {
+                self.free_last(Pfn(number), 0);
+            }
+        }
+    }
+
     /// [`put`](Self::put) for each of many frames.
     #[inline]
     pub(crate) fn put_all(&self, pfns: &[Pfn]) {

@@ -66,6 +66,11 @@ impl SpaceCore {
         if shared == 0 && mem.join_singles(leaf.pfn(), HUGE_ORDER) {
             gather.changed_range(run.start(), run.end());
             gather.release(leaf.pfn());
+        } else if shared == records.len() {
+            // It would take up all the room that there is anyway.
+            gather.changed_range(run.start(), run.end());
+            gather.flush();
+            mem.put_adjacent(leaf.pfn(), records.len());
         } else {
             gather.release_run(run.start(), run.end(), leaf.pfns());
         }
