@@ -128,8 +128,8 @@ pub use paging::{CpuFlush, CpuTlb, RootLoad};
 pub use platform::{CpuSet, MAX_CPUS, PhysAddr, Platform, TlbFlush};
 pub use slab::SlabInfo;
 pub use space::{
-    AddressSpace, FaultAccess, FaultError, Limits, MappedFile, MappedPage, MmapRequest, PageState, PinnedPage,
-    SpaceError, SpaceStats, VmaInfo, VmaKind, VmaPages,
+    AddressSpace, ClearRefs, FaultAccess, FaultError, Limits, MappedFile, MappedPage, MmapRequest, PageState,
+    PinnedPage, SpaceError, SpaceStats, VmaInfo, VmaKind, VmaPages,
 };
 #[cfg(any(test, feature = "sim"))]
 pub use space::{find_mappings, verify_all};

@@ -263,7 +263,7 @@ fn who_looks_meanwhile_sees_the_page() {
             meanwhile(&p, addr, || {
                 let mut seen = Vec::new();
                 p.space.for_each_page_state(PageRange::from_len(addr, PAGE).unwrap(), |&state| seen.push(state));
-                let [PageState::Mapped(page)] = seen[..] else { panic!("{seen:?}") };
+                let [PageState::SoftDirty(_), PageState::Mapped(page)] = seen[..] else { panic!("{seen:?}") };
                 assert_eq!((page.pfn, page.kind, page.sharers), (from, FrameKind::Anon, 1));
                 let mut resident = 0;
                 p.space.for_each_vma_with_pages(|_, pages| resident += pages.resident);

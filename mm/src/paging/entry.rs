@@ -14,6 +14,9 @@
 //! that maps a page: it names the frame that the page leaves, and `USER` says whether
 //! it was `PRESENT`, or else `PROT_NONE`.
 //!
+//! Of a leaf and of what is in the place of one, whatever its kind, `SOFT_DIRTY` says whether the page
+//! has been written to since such writes were last asked for; see [`clear_refs`](crate::space).
+//!
 //! A leaf above the PTE level, in a PMD table, always has `HUGE` set, `PROT_NONE` ones
 //! too; see [`huge`](super::huge).
 
@@ -55,6 +58,10 @@ bitflags! {
         /// In an entry that maps no page: it did, and will again when the page is where
         /// it is being moved to. Ignored by hardware.
         const MIGRATION = 1 << 11;
+        /// The page has been written to since [`clear_refs`](crate::space) last said that
+        /// it has not. Set wherever `WRITE` is, so that a write to a page which has it not faults.
+        /// In every kind of entry but one that refers to a table. Ignored by hardware.
+        const SOFT_DIRTY = 1 << 58;
         /// Instructions may not be fetched.
         const NO_EXEC = 1 << 63;
     }
@@ -152,6 +159,11 @@ impl Entry {
         self.0 & EntryFlags::WRITE.bits() != 0
     }
 
+    /// Whether its page has been written to since that was last asked.
+    pub const fn is_soft_dirty(self) -> bool {
+        self.0 & EntryFlags::SOFT_DIRTY.bits() != 0
+    }
+
     /// Whether instructions may be fetched.
     pub const fn is_executable(self) -> bool {
         self.0 & EntryFlags::NO_EXEC.bits() == 0
@@ -219,6 +231,11 @@ impl Entry {
     /// The same with `flags` set.
     pub const fn with(self, flags: EntryFlags) -> Entry {
         Entry(self.0 | flags.bits())
+    }
+
+    /// The same, and soft-dirty if `other` is.
+    pub const fn with_soft_dirty_of(self, other: Entry) -> Entry {
+        Entry(self.0 | other.0 & EntryFlags::SOFT_DIRTY.bits())
     }
 
     /// The same with `flags` cleared.

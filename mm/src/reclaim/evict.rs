@@ -159,7 +159,7 @@ impl<'m, P: Platform> Evictions<'m, P> {
         } else {
             mem.swap().alloc(mem, pfn).ok_or(SwapError::Full)?
         };
-        self.withdrawals.replace_mappings(pfn, record, |_| Some(Entry::swap(slot)));
+        self.withdrawals.replace_mappings(pfn, record, |entry| Some(Entry::swap(slot).with_soft_dirty_of(entry)));
         Ok(Some(Some(slot)))
     }
 

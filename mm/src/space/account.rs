@@ -243,6 +243,11 @@ impl Resident {
         self.anon() + self.object()
     }
 
+    /// What is resident now is the most that ever was.
+    pub fn reset_peak(&self) {
+        self.peak.store(self.total(), Relaxed);
+    }
+
     pub fn peak(&self) -> usize {
         self.peak.load(Relaxed).max(self.total())
     }

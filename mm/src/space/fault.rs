@@ -23,6 +23,7 @@
 //! where another fault was faster, this one starts over.
 
 use super::account::ResidentKind;
+use super::clear_refs::{may_be_writable, tracks_writes};
 use super::zap::forget_mapping;
 use super::{AddressSpace, FaultError};
 use crate::frame::{Frame, Frames, copy_page};
@@ -134,7 +135,8 @@ fn make_huge_exclusive(frames: &Frames, entry: Entry) -> bool {
 }
 
 /// What an entry gets that a write fault makes.
-pub(super) const WRITTEN: EntryFlags = EntryFlags::WRITE.union(EntryFlags::DIRTY).union(EntryFlags::ACCESSED);
+pub(super) const WRITTEN: EntryFlags =
+    EntryFlags::WRITE.union(EntryFlags::DIRTY).union(EntryFlags::SOFT_DIRTY).union(EntryFlags::ACCESSED);
 
 impl<P: Platform> AddressSpace<'_, P> {
     /// Resolves a page fault of user mode, or of the kernel on behalf of the
@@ -228,7 +230,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         match vma.object() {
             Some(_) => self.fault_object(vma, page, seen, access),
             None if seen.is_hole()
-                && let Some(outcome) = self.fault_huge(vma, page)? =>
+                && let Some(outcome) = self.fault_huge(vma, page, access)? =>
             {
                 Ok(outcome)
             }
@@ -325,7 +327,8 @@ impl<P: Platform> AddressSpace<'_, P> {
         };
         // The reference that `object_page` took is the entry's from now on.
         self.mem.frame(pfn).inc_mapcount();
-        let written = if shared && flags.contains(VmaFlags::WRITE) { WRITTEN } else { EntryFlags::ACCESSED };
+        let writable = shared && flags.contains(VmaFlags::WRITE);
+        let written = if writable && (access.write || !tracks_writes(flags)) { WRITTEN } else { EntryFlags::ACCESSED };
         slot.set(Entry::leaf(pfn, page_protection(flags) | written));
         self.core.resident.add(ResidentKind::Object, 1);
         Ok(Outcome::Done)
@@ -355,35 +358,46 @@ impl<P: Platform> AddressSpace<'_, P> {
         if old.is_special() {
             drop(slot);
             let frame = self.mem.alloc_zeroed(FrameKind::Anon)?;
-            return self.replace(vma, page, old, frame);
+            return self.replace(vma, page, old, frame, true);
         }
         // The reference keeps the page as it is while it is copied.
         self.mem.get(old.pfn());
         drop(slot);
-        self.replace_by_copy(vma, page, old)
+        self.replace_by_copy(vma, page, old, true)
     }
 
     /// Lets an entry map a copy of the page that it maps, as `old` says. Takes over a reference to that.
     #[inline(always)]
-    pub(super) fn replace_by_copy(&self, vma: Ref<Vma>, page: usize, old: Entry) -> Result<Outcome, FaultError> {
+    pub(super) fn replace_by_copy(
+        &self,
+        vma: Ref<Vma>,
+        page: usize,
+        old: Entry,
+        written: bool,
+    ) -> Result<Outcome, FaultError> {
         let copy = self.copy_of(old.pfn());
-        let outcome = copy.and_then(|frame| self.replace(vma, page, old, frame));
+        let outcome = copy.and_then(|frame| self.replace(vma, page, old, frame, written));
         self.mem.put(old.pfn());
         outcome
     }
 
-    /// Lets the entry that maps `old` map `frame` instead.
+    /// Lets the entry that maps `old` map `frame` instead, because it is to be `written` to, or
+    /// only to have a page of its own.
     pub(super) fn replace(
         &self,
         vma: Ref<Vma>,
         page: usize,
         old: Entry,
         frame: OwnedFrame,
+        written: bool,
     ) -> Result<Outcome, FaultError> {
         let mut gather = TlbGather::new(self.mem, &self.core.tables, Event::FlushCopy);
         // What the hardware may have set meanwhile does not count as a change.
         let hardware = EntryFlags::ACCESSED | EntryFlags::DIRTY;
-        let entry = self.adopt(vma, page, &frame);
+        let mut entry = self.adopt(vma, page, &frame);
+        if !written && !may_be_writable(vma.flags(), old) {
+            entry = entry.without(EntryFlags::WRITE | EntryFlags::SOFT_DIRTY);
+        }
         let slot = self.core.tables.lock_pte(self.mem, page);
         let Some(slot) = slot.filter(|slot| slot.get().without(hardware) == old.without(hardware)) else {
             self.disown(frame);

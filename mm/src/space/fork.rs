@@ -135,7 +135,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             debug_assert!(!last, "a pinned page has no references");
             record.set_exclusive();
             if parent.flags().contains(VmaFlags::WRITE) {
-                slot.update(|entry| entry.with(EntryFlags::WRITE));
+                slot.update(|entry| entry.with(EntryFlags::WRITE | EntryFlags::SOFT_DIRTY));
             }
         }
         result

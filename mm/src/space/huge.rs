@@ -13,8 +13,9 @@
 use core::sync::atomic::Ordering;
 
 use super::account::ResidentKind;
+use super::clear_refs::tracks_writes;
 use super::fault::{Outcome, WRITTEN, page_protection};
-use super::{AddressSpace, FaultError, SpaceError, State};
+use super::{AddressSpace, FaultAccess, FaultError, SpaceError, State};
 use crate::HugePages;
 use crate::frame::{clear_page, copy_page};
 use crate::paging::{Entry, EntryFlags, HUGE_ORDER, HUGE_PAGES, Run};
@@ -65,21 +66,26 @@ impl<P: Platform> AddressSpace<'_, P> {
     /// the VMA wants that, has them, and there is such a block of memory. What it needs to
     /// have locked is what [`fault_in`](Self::fault_in) does.
     #[inline(always)]
-    pub(super) fn fault_huge(&self, vma: Ref<Vma>, page: usize) -> Result<Option<Outcome>, FaultError> {
+    pub(super) fn fault_huge(
+        &self,
+        vma: Ref<Vma>,
+        page: usize,
+        access: FaultAccess,
+    ) -> Result<Option<Outcome>, FaultError> {
         let start = page & !(PMD_SIZE - 1);
         if vma.start() > start || vma.end() - start < PMD_SIZE || !self.wants_huge(vma) {
             return Ok(None);
         }
-        self.fault_in_huge(vma, start)
+        self.fault_in_huge(vma, start, access)
     }
 
     #[cold]
-    fn fault_in_huge(&self, vma: Ref<Vma>, start: usize) -> Result<Option<Outcome>, FaultError> {
+    fn fault_in_huge(&self, vma: Ref<Vma>, start: usize, access: FaultAccess) -> Result<Option<Outcome>, FaultError> {
         // A read, before anything was written: whose page it is could not be said.
         if vma.anon_vma().is_none() {
             return Ok(None);
         }
-        let Ok((leaf, spare)) = self.alloc_huge(vma).and_then(|leaf| match self.mem.alloc_table() {
+        let Ok((leaf, spare)) = self.alloc_huge(vma, access.write).and_then(|leaf| match self.mem.alloc_table() {
             Ok(spare) => Ok((leaf, spare)),
             Err(error) => {
                 self.put_huge(leaf);
@@ -109,11 +115,13 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     /// New frames, with undefined contents and a reference each, and the entry that is to
-    /// map them in `vma`.
-    fn alloc_huge(&self, vma: Ref<Vma>) -> Result<Entry, OutOfMemory> {
+    /// map them in `vma`: writable if that is, unless nobody has `written` to them and a write
+    /// is to be noticed.
+    fn alloc_huge(&self, vma: Ref<Vma>, written: bool) -> Result<Entry, OutOfMemory> {
         let first = self.mem.alloc_singly(FrameKind::Anon, HUGE_ORDER)?;
         let flags = vma.flags();
-        let written = if flags.contains(VmaFlags::WRITE) { WRITTEN } else { EntryFlags::ACCESSED };
+        let writable = flags.contains(VmaFlags::WRITE) && (written || !tracks_writes(flags));
+        let written = if writable { WRITTEN } else { EntryFlags::ACCESSED };
         Ok(Entry::leaf(first, page_protection(flags) | EntryFlags::HUGE | written))
     }
 
@@ -199,8 +207,9 @@ impl<P: Platform> AddressSpace<'_, P> {
             _ => {}
         }
         rmap::prepare(self.mem, vma)?;
-        let leaf = match self.alloc_huge(vma) {
-            Ok(leaf) => leaf,
+        let leaf = match self.alloc_huge(vma, true) {
+            // As on Linux: one of its parts may be.
+            Ok(leaf) => leaf.with(EntryFlags::SOFT_DIRTY),
             Err(error) => {
                 self.mem.count(Event::HugeCollapseFailed);
                 return Err(error.into());

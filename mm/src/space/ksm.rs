@@ -125,13 +125,13 @@ impl<P: Platform> AddressSpace<'_, P> {
             Some(Merged::Zero) => {
                 drop(slot);
                 let frame = self.mem.alloc_zeroed(FrameKind::Anon)?;
-                self.replace(vma, page, old, frame)
+                self.replace(vma, page, old, frame, false)
             }
             Some(Merged::Page) => {
                 // The reference keeps the page while it is copied.
                 self.mem.get(old.pfn());
                 drop(slot);
-                self.replace_by_copy(vma, page, old)
+                self.replace_by_copy(vma, page, old, false)
             }
         }
     }

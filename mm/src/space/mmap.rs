@@ -164,7 +164,8 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
     /// Puts a new VMA, or an extension of its neighbours, in the place of
     /// whatever is in `range`. Linux's `mmap_region`: prepares all, then does it.
     ///
-    /// The flags get [`ACCOUNT`](VmaFlags::ACCOUNT) here, where it applies. The
+    /// The flags get [`ACCOUNT`](VmaFlags::ACCOUNT) here, where it applies, and
+    /// [`SOFTDIRTY`](VmaFlags::SOFTDIRTY). The
     /// VMA takes a reference of its own to the object.
     pub(super) fn map(
         &self,
@@ -183,6 +184,8 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         if accountable {
             attributes.flags |= VmaFlags::ACCOUNT;
         }
+        // What was there before, or was not, is not what is there now.
+        attributes.flags |= VmaFlags::SOFTDIRTY;
         let new = NewMapping { range, pgoff, attributes, copied_from: None, merge: MergeWith::Any, space: self.id() };
         if removal.pages == 0 {
             let plan = state.vmas.plan_map_before(&new, removal.next);

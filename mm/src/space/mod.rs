@@ -14,7 +14,8 @@
 //! | `zap.rs`, `unmap.rs` | taking pages out, of one address space or of all |
 //! | `swap.rs`, `pageout.rs` | what is in swap, and getting it there |
 //! | `ksm.rs` | what may be merged with equal pages |
-//! | `inspect.rs` | what `/proc` shows |
+//! | `inspect.rs`, `pages.rs` | what `/proc` shows |
+//! | `clear_refs.rs` | what has been used and written to since it was last asked |
 //! | `lock.rs` | the mmap lock |
 //! | `verify/` | what always holds, checked |
 //!
@@ -36,6 +37,7 @@
 
 mod account;
 mod brk;
+mod clear_refs;
 mod error;
 mod fault;
 mod fork;
@@ -66,6 +68,7 @@ pub(crate) mod tests;
 
 pub(crate) use account::ResidentKind;
 pub use account::{Limits, SpaceStats};
+pub use clear_refs::ClearRefs;
 pub use error::{FaultError, SpaceError};
 pub use fault::FaultAccess;
 pub use inspect::{VmaInfo, VmaKind, VmaPages};

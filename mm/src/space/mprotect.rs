@@ -1,6 +1,7 @@
 //! mprotect(2).
 
 use super::account::Charge;
+use super::clear_refs::may_be_writable;
 use super::fault::{is_exclusive, page_protection};
 use super::{AddressSpace, SpaceError, State};
 use crate::paging::{Entry, EntryFlags, Slot, TlbGather};
@@ -134,7 +135,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     /// Gives all pages of `range` the protection of a VMA with `flags`. Pages
-    /// that may be written only once they are copied stay read-only.
+    /// that may be written only once they are copied, or once that has been noticed, stay read-only.
     fn change_protection(&self, range: PageRange, flags: VmaFlags) {
         let protection = page_protection(flags);
         let access =
@@ -149,8 +150,8 @@ impl<P: Platform> AddressSpace<'_, P> {
                 return false;
             }
             let mut wanted = protection;
-            if writable && (shared || is_exclusive(&frames, old)) {
-                wanted |= EntryFlags::WRITE;
+            if writable && may_be_writable(flags, old) && (shared || is_exclusive(&frames, old)) {
+                wanted |= EntryFlags::WRITE | EntryFlags::SOFT_DIRTY;
             }
             let old = slot.update(|entry| entry.without(access).with(wanted));
             needs_flush(old, wanted)

@@ -1,7 +1,7 @@
 //! Which pages are mapped, and how: what `/proc/PID/pagemap` shows.
 
 use super::AddressSpace;
-use crate::{FrameKind, PAGE_SIZE, PageRange, Pfn, Platform};
+use crate::{FrameKind, PAGE_SIZE, PageRange, Pfn, Platform, VmaFlags};
 
 /// A page that the page tables map, accessible or not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +15,9 @@ pub struct MappedPage {
     pub kind: FrameKind,
     /// How many page-table entries map the frame, this one included; 0 for the zero page.
     pub sharers: usize,
+    /// Whether it has been written to since [`ClearRefs::SoftDirty`](super::ClearRefs), as far as
+    /// its own entry tells; see [`PageState::SoftDirty`].
+    pub soft_dirty: bool,
 }
 
 /// Where a page is.
@@ -28,7 +31,12 @@ pub enum PageState {
         addr: usize,
         /// The number of its slot.
         slot: u32,
+        /// As for a page that is mapped.
+        soft_dirty: bool,
     },
+    /// These are pages of a mapping that counts as written to as a whole, be they in memory, in
+    /// swap or nowhere yet: it is new. Comes before what there is of them.
+    SoftDirty(PageRange),
 }
 
 impl<P: Platform> AddressSpace<'_, P> {
@@ -37,17 +45,21 @@ impl<P: Platform> AddressSpace<'_, P> {
     pub fn for_each_page(&self, range: PageRange, mut f: impl FnMut(&MappedPage)) {
         self.for_each_page_state(range, |state| match state {
             PageState::Mapped(page) => f(page),
-            PageState::Swapped { .. } => {}
+            PageState::Swapped { .. } | PageState::SoftDirty(_) => {}
         });
     }
 
-    /// Calls `f` with every page in `range` that is mapped or in swap, in ascending order.
-    /// Costs nothing for what has no page tables. `f` runs with a page table locked: it
+    /// Calls `f` with every page in `range` that is mapped or in swap, and with the mappings that
+    /// are soft-dirty, in ascending order. Costs nothing for what has no page tables. `f` runs with a page table locked: it
     /// must not touch user memory, nor block.
     pub fn for_each_page_state(&self, range: PageRange, mut f: impl FnMut(&PageState)) {
         let state = self.mmap.read();
         for vma in state.vmas.overlapping(range.start(), range.end()) {
-            self.visit_page_states(vma.range().intersect(range), &mut f);
+            let part = vma.range().intersect(range);
+            if vma.flags().contains(VmaFlags::SOFTDIRTY) {
+                f(&PageState::SoftDirty(part));
+            }
+            self.visit_page_states(part, &mut f);
         }
     }
 
@@ -55,8 +67,9 @@ impl<P: Platform> AddressSpace<'_, P> {
         self.core.tables.visit_runs(self.mem, range, |run| {
             for (addr, slot) in run.slots() {
                 let entry = slot.get().settled();
+                let soft_dirty = entry.is_soft_dirty();
                 if let Some(slot) = entry.swap_slot() {
-                    f(&PageState::Swapped { addr, slot });
+                    f(&PageState::Swapped { addr, slot, soft_dirty });
                 }
                 if !entry.maps_page() {
                     continue;
@@ -71,7 +84,7 @@ impl<P: Platform> AddressSpace<'_, P> {
                     } else {
                         (FrameKind::Zero, 0)
                     };
-                    f(&PageState::Mapped(MappedPage { addr: addr + offset, pfn, kind, sharers }));
+                    f(&PageState::Mapped(MappedPage { addr: addr + offset, pfn, kind, sharers, soft_dirty }));
                 }
             }
         });

@@ -59,7 +59,8 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
     pub fn pin(&self, addr: usize, access: FaultAccess) -> Result<PinnedPage<'m, P>, FaultError> {
         let page = page_align_down(addr);
         loop {
-            match self.with_mapped(page, access, |pfn, record| self.pin_frame(pfn, record)) {
+            let pin = self.with_mapped(&self.mmap.read(), page, access, |pfn, record| self.pin_frame(pfn, record));
+            match pin {
                 Some(Some(pin)) => return Ok(pin),
                 Some(None) => self.unshare_page(page)?,
                 None => self.handle_fault(page, access)?,
@@ -109,6 +110,6 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
         // The reference keeps the page while it is copied.
         self.mem.get(old.pfn());
         drop(slot);
-        self.replace_by_copy(vma, page, old)
+        self.replace_by_copy(vma, page, old, false)
     }
 }

@@ -2,7 +2,7 @@
 //! that is not the current one.
 
 use super::fault::Outcome;
-use super::{AddressSpace, FaultAccess, FaultError, SpaceError};
+use super::{AddressSpace, FaultAccess, FaultError, SpaceError, State};
 use crate::paging::EntryFlags;
 use crate::slab::Ref;
 use crate::vma::Vma;
@@ -146,7 +146,8 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     /// Calls `f(page, offset in it, bytes done before, bytes to do)` for each
-    /// page of `len` bytes from `addr`, with a reference to its frame held.
+    /// page of `len` bytes from `addr`, with a reference to its frame held, and the mmap lock: who
+    /// asks later what has been written to is to hear of this.
     fn for_pages(
         &self,
         addr: usize,
@@ -159,44 +160,43 @@ impl<P: Platform> AddressSpace<'_, P> {
             let at = addr.checked_add(done).ok_or(FaultError::NotMapped)?;
             let offset = at % PAGE_SIZE;
             let part = (PAGE_SIZE - offset).min(len - done);
-            let pfn = self.hold(page_align_down(at), access)?;
-            f(self.mem.page_ptr(pfn), offset, done, part);
-            if pfn != self.mem.zero_page() {
-                self.mem.put(pfn);
+            if self.with_held(page_align_down(at), access, |page| f(page, offset, done, part)) {
+                done += part;
+            } else {
+                self.handle_fault(at, access)?;
             }
-            done += part;
         }
         Ok(())
     }
 
-    /// The frame mapped at `page`, faulted in for `access`, with a reference
-    /// unless it is the zero page.
-    fn hold(&self, page: usize, access: FaultAccess) -> Result<Pfn, FaultError> {
+    /// Calls `f` with the page at `page` if it is mapped so that it allows the access, and says
+    /// whether it has; with a reference to the frame.
+    fn with_held(&self, page: usize, access: FaultAccess, f: impl FnOnce(*mut u8)) -> bool {
+        let state = self.mmap.read();
         let take = |pfn, record: Option<&Frame>| {
             if let Some(record) = record {
                 record.get();
             }
             pfn
         };
-        loop {
-            if let Some(pfn) = self.with_mapped(page, access, take) {
-                return Ok(pfn);
-            }
-            self.handle_fault(page, access)?;
+        let Some(pfn) = self.with_mapped(&state, page, access, take) else { return false };
+        f(self.mem.page_ptr(pfn));
+        if pfn != self.mem.zero_page() {
+            self.mem.put(pfn);
         }
+        true
     }
 
     /// Calls `f` with the frame mapped at `page`, if that is mapped so that it allows the access, and with
     /// its record unless it is the zero page; with the entry locked, while neither fork nor a move can
-    /// come between.
+    /// come between. The lock that `state` is of keeps the page tables of what is mapped, and of nothing else.
     pub(super) fn with_mapped<R>(
         &self,
+        state: &State,
         page: usize,
         access: FaultAccess,
         f: impl FnOnce(Pfn, Option<&Frame>) -> R,
     ) -> Option<R> {
-        // Keeps the page tables of what is mapped, and of nothing else.
-        let state = self.mmap.read();
         state.vmas.lookup(page)?;
         let slot = self.core.tables.lock_pte(self.mem, page)?;
         let entry = slot.get();

@@ -2,6 +2,7 @@
 //! getting them back, and letting go of them.
 
 use super::account::ResidentKind;
+use super::clear_refs::may_be_writable;
 use super::fault::{FaultAccess, Outcome, WRITTEN, page_protection};
 use super::{AddressSpace, SpaceCore};
 use crate::FaultError;
@@ -57,10 +58,13 @@ impl<P: Platform> AddressSpace<'_, P> {
             record.set_shared();
         }
         let flags = vma.flags();
-        let written = if alone && flags.contains(VmaFlags::WRITE) { WRITTEN } else { EntryFlags::ACCESSED };
+        let mut written = if alone && flags.contains(VmaFlags::WRITE) { WRITTEN } else { EntryFlags::ACCESSED };
+        if !access.write && !may_be_writable(flags, seen) {
+            written -= EntryFlags::WRITE | EntryFlags::SOFT_DIRTY;
+        }
         record.inc_mapcount();
         // The reference that `swap_page` took is the entry's from now on.
-        pte.set(Entry::leaf(pfn, page_protection(flags) | written));
+        pte.set(Entry::leaf(pfn, page_protection(flags) | written).with_soft_dirty_of(seen));
         self.core.resident.add(ResidentKind::Anon, 1);
         self.core.resident.sub(ResidentKind::Swapped, 1);
         self.mem.swap_put(slot);

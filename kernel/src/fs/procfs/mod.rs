@@ -6,6 +6,7 @@
 //! Linux's, byte for byte.
 
 mod attribute;
+mod clear_refs;
 mod frames;
 mod ksm;
 mod maps;
@@ -141,6 +142,9 @@ pub fn open(dentry: Arc<Dentry>, node: Node, flags: u32) -> Result<Arc<File>, Er
         }
         Node::ProcessFile { pid, file: process::ProcessFile::PageMap, .. } => {
             File::new(dentry, pagemap::PageMap::of(pid)?, flags)
+        }
+        Node::ProcessFile { pid, file: process::ProcessFile::ClearRefs, .. } => {
+            File::new(dentry, clear_refs::ClearRefsFile(pid), flags)
         }
         Node::System(SystemFile::FrameCounts) => File::new(dentry, FrameFile::Count, flags),
         Node::System(SystemFile::FrameFlags) => File::new(dentry, FrameFile::Flags, flags),

@@ -9,6 +9,7 @@ use crate::fs::file::{FileOps, Seek};
 use crate::fs::io::{Sink, Source};
 use crate::task::process::Space;
 
+const SOFT_DIRTY: u64 = 1 << 55;
 const EXCLUSIVE: u64 = 1 << 56;
 const FILE: u64 = 1 << 61;
 const SWAPPED: u64 = 1 << 62;
@@ -29,22 +30,33 @@ impl PageMap {
     /// Makes the words of the pages from number `first` on.
     fn fill(&self, first: usize, words: &mut [u64]) {
         let Some(range) = PageRange::new(first * PAGE_SIZE, (first + words.len()) * PAGE_SIZE) else { return };
+        let number = |addr: usize| (addr - range.start()) / PAGE_SIZE;
         self.0.for_each_page_state(range, |state| {
             let (addr, word) = match state {
+                PageState::SoftDirty(part) => {
+                    let words = words.get_mut(number(part.start())..number(part.end())).unwrap_or_default();
+                    return words.fill(SOFT_DIRTY);
+                }
                 PageState::Mapped(page) => (page.addr, word_of(page)),
                 // The number of the device, of which there is one, has the lowest bits.
-                PageState::Swapped { addr, slot } => (*addr, SWAPPED | u64::from(*slot) << 5),
+                &PageState::Swapped { addr, slot, soft_dirty } => {
+                    (addr, SWAPPED | flag(soft_dirty, SOFT_DIRTY) | u64::from(slot) << 5)
+                }
             };
-            if let Some(place) = words.get_mut((addr - range.start()) / PAGE_SIZE) {
-                *place = word;
+            if let Some(place) = words.get_mut(number(addr)) {
+                *place |= word;
             }
         });
     }
 }
 
+fn flag(set: bool, flag: u64) -> u64 {
+    if set { flag } else { 0 }
+}
+
 fn word_of(page: &MappedPage) -> u64 {
-    let flag = |set, flag| if set { flag } else { 0 };
     PRESENT
+        | flag(page.soft_dirty, SOFT_DIRTY)
         | flag(page.kind == FrameKind::Object, FILE)
         | flag(page.kind != FrameKind::Zero && page.sharers == 1, EXCLUSIVE)
         | page.pfn.0 as u64

@@ -23,6 +23,8 @@ use crate::task::thread::Thread;
 pub enum ProcessFile {
     /// `auxv`
     Auxv,
+    /// `clear_refs`
+    ClearRefs,
     /// `cmdline`
     CommandLine,
     /// `comm`
@@ -63,6 +65,7 @@ impl ProcessFile {
         match self {
             ProcessFile::Auxv | ProcessFile::Environment | ProcessFile::PageMap => 0o400,
             ProcessFile::KsmMergingPages | ProcessFile::KsmStat => 0o400,
+            ProcessFile::ClearRefs => 0o200,
             ProcessFile::Comm => 0o644,
             ProcessFile::Mem => 0o600,
             _ => 0o444,
@@ -73,6 +76,14 @@ impl ProcessFile {
 /// The process `pid`.
 fn process(pid: u32) -> Result<Arc<Process>, Errno> {
     table::process(pid).ok_or(Errno::ESRCH)
+}
+
+/// The address space of process `pid`; `None` if it has ended.
+///
+/// # Errors
+/// `ESRCH` if there is no such process any more.
+pub fn space_if_alive(pid: u32) -> Result<Option<Arc<Space>>, Errno> {
+    process(pid).map(|process| process.space())
 }
 
 /// The address space of process `pid`.
@@ -169,7 +180,7 @@ pub fn text(pid: u32, tid: u32, file: ProcessFile) -> Result<Text, Errno> {
         (ProcessFile::Status, _) => status(&process, thread(&process, tid)?.as_deref(), tid, text),
         // A process that has exited has no memory to show.
         (_, None) => Ok(()),
-        (ProcessFile::Mem | ProcessFile::PageMap, _) => Err(Errno::EINVAL),
+        (ProcessFile::ClearRefs | ProcessFile::Mem | ProcessFile::PageMap, _) => Err(Errno::EINVAL),
     })
 }
 

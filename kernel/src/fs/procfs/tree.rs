@@ -173,8 +173,9 @@ const SYSFS_KSM: [Entry; 15] = [
 ];
 
 /// The files of a process; a thread's directory has the same.
-const PROCESS_FILES: [(&str, ProcessFile); 17] = [
+const PROCESS_FILES: [(&str, ProcessFile); 18] = [
     ("auxv", ProcessFile::Auxv),
+    ("clear_refs", ProcessFile::ClearRefs),
     ("cmdline", ProcessFile::CommandLine),
     ("comm", ProcessFile::Comm),
     ("environ", ProcessFile::Environment),

@@ -6,6 +6,7 @@ use crate::paging::{TableMove, TlbGather};
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;
 use crate::space::account::Charge;
+use crate::space::clear_refs::tracks_writes;
 use crate::space::munmap::{Removal, Tables, checked_range};
 use crate::space::{AddressSpace, SpaceError, State};
 use crate::vma::{MapPlan, MergeWith, Needs, NewMapping, Spares, Vma};
@@ -86,6 +87,9 @@ impl<P: Platform> AddressSpace<'_, P> {
                 self.unmap_commit(state, tail, Tables::Keep, &mut spares);
             }
             self.move_commit(state, &mv, &tables, &mut spares);
+        }
+        if tracks_writes(flags) {
+            self.mark_moved(mv.target.start(), mv.source.len());
         }
         if let Relocation::Instead(event) = mv.relocation {
             self.mem.count(event);

@@ -20,6 +20,7 @@ mod pressure;
 mod property;
 mod relocate;
 mod snapshot;
+mod soft_dirty;
 mod switching;
 mod threads;
 mod truncate;

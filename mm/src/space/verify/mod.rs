@@ -138,6 +138,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             !entry.is_writable() || flags.contains(VmaFlags::WRITE),
             "the page at {addr:#x} in {vma:?} can be written"
         );
+        assert!(!entry.is_writable() || entry.is_soft_dirty(), "a write to the page at {addr:#x} would not be noticed");
         if entry.is_special() {
             assert!(
                 entry.pfn() == self.mem.zero_page() && !entry.is_writable(),

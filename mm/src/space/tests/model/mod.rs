@@ -8,9 +8,12 @@
 
 mod remap;
 mod resident;
+mod written;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+
+pub use written::Written;
 
 use crate::{Errno, FaultError, Limits, PMD_SIZE, TASK_SIZE, VmaFlags};
 
@@ -48,6 +51,8 @@ pub struct Page {
     pub private: Option<u64>,
     /// Those may go, as `MADV_FREE` has been told and nothing was written since.
     pub lazy: bool,
+    /// Whether writes to it would be told of, if it was asked for them now.
+    pub written: Written,
 }
 
 impl Page {
@@ -290,7 +295,7 @@ impl Space {
         self.unmap(range.clone());
         for page in range {
             let object = object.map(|(number, first)| (number, first + page - start));
-            self.pages.insert(page, Page { flags, object, private: None, lazy: false });
+            self.pages.insert(page, Page { flags, object, private: None, lazy: false, written: Written::NEW });
         }
         Ok(start * PAGE)
     }
@@ -401,6 +406,9 @@ impl Space {
             page.flags -= VmaFlags::LOCKED_MASK;
             if page.has(VmaFlags::WIPEONFORK) {
                 page.private = None;
+                page.written.is_gone();
+            } else if page.private.is_none() {
+                page.written.may_be_gone();
             }
         }
         child

@@ -92,7 +92,7 @@ impl Space {
         self.unmap(tail);
         self.move_pages(start..start + old.min(new), to, dont_unmap || old == 0);
         if old == 0 {
-            self.pages.insert(to, Page { private: None, lazy: false, ..page });
+            self.pages.insert(to, page.like());
         }
         let moved = old.min(new).max(1);
         self.extend(to, to + moved..to + new);
@@ -104,17 +104,19 @@ impl Space {
         let page = self.pages[&like];
         for at in tail {
             let object = page.object.map(|(number, index)| (number, index + at - like));
-            self.pages.insert(at, Page { object, private: None, lazy: false, ..page });
+            self.pages.insert(at, Page { object, ..page.like() });
         }
     }
 
     fn move_pages(&mut self, from: Range<usize>, to: usize, keep: bool) {
         for page in from.clone() {
-            let moved = self.pages[&page];
+            let mut moved = self.pages[&page];
+            moved.written.moves(moved.private.is_some());
             self.pages.insert(to + page - from.start, moved);
             if keep {
                 let left = self.pages.get_mut(&page).unwrap();
                 left.private = None;
+                left.written.is_gone();
                 left.flags -= VmaFlags::LOCKED | VmaFlags::LOCKONFAULT;
             } else {
                 self.pages.remove(&page);
@@ -141,7 +143,9 @@ impl Space {
                 return Err(Errno::ENOMEM);
             }
             self.unmap(target..target + part.len());
-            self.move_pages(part, target, keep);
+            self.move_pages(part.clone(), target, keep);
+            // It may have merged with what the next one replaces.
+            self.pages.range_mut(target..target + part.len()).for_each(|(_, page)| page.written.passes_through());
         }
         Ok(to * PAGE)
     }
@@ -177,7 +181,8 @@ impl Space {
             return None;
         }
         for page in old..new {
-            self.pages.insert(page, Page { flags, object: None, private: None, lazy: false });
+            let page_of_heap = Page { flags, object: None, private: None, lazy: false, written: Written::NEW };
+            self.pages.insert(page, page_of_heap);
         }
         Some(())
     }

@@ -8,6 +8,7 @@ impl Space {
         let beyond = |page: &&mut Page| page.object.is_some_and(|(object, index)| object == number && index >= size);
         for page in self.pages.values_mut().filter(beyond) {
             (page.private, page.lazy) = (None, false);
+            page.written.is_gone();
         }
     }
 
@@ -67,6 +68,7 @@ impl Space {
                 }
                 if matches!(advice, 4 | 24) {
                     page.private = None;
+                    page.written.is_gone();
                 }
                 page.lazy |= advice == 8 && page.private.is_some();
             }
@@ -88,6 +90,7 @@ impl Space {
             }
             if write {
                 self.touch(machine, at);
+                self.pages.get_mut(&at).unwrap().written.is_written();
             }
         }
         Ok(0)
@@ -99,6 +102,7 @@ impl Space {
         let page = self.pages.get_mut(&at).unwrap();
         if !page.shared() {
             page.private = Some(value);
+            page.written.is_written();
         }
     }
 
@@ -208,6 +212,7 @@ impl Space {
             return Err(FaultError::AccessDenied);
         }
         if let Access::Write(value) = access {
+            self.pages.get_mut(&at).unwrap().written.is_written();
             match page.object {
                 Some((number, index)) if page.shared() => {
                     machine.objects[number].contents.insert(index, value);
@@ -244,7 +249,7 @@ impl Space {
             return false;
         }
         for page in at..stack.start {
-            self.pages.insert(page, Page { private: None, lazy: false, ..top });
+            self.pages.insert(page, top.like());
         }
         true
     }

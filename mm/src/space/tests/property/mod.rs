@@ -133,6 +133,11 @@ impl<'m> World<'m> {
             Op::Merge(pages) => {
                 self.mem.ksm_scan(pages);
             }
+            Op::ClearRefs(what) => {
+                if let Some(process) = &mut self.processes[self.current] {
+                    process.clear_refs(what);
+                }
+            }
             Op::WriteFile(file, page) => {
                 let value = self.fresh_value();
                 let offset = (page * PAGE) as u64;
@@ -152,6 +157,7 @@ impl<'m> World<'m> {
             Op::PunchHole(file, first, pages) => {
                 self.files[file].punch_hole((first * PAGE) as u64, ((first + pages) * PAGE) as u64);
                 self.machine.objects[file].contents.retain(|&page, _| !(first..first + pages).contains(&page));
+                self.processes.iter_mut().flatten().for_each(|p| p.model.punch_hole(file, first..first + pages));
             }
             _ => self.call(op),
         }
@@ -429,9 +435,8 @@ impl<'m> World<'m> {
                 (if refused { found } else { Ok(0) }, found)
             }
             Op::Fork | Op::Exit | Op::Switch(_) | Op::WriteFile(..) | Op::Reclaim(_) => (Ok(0), Ok(0)),
-            Op::Migrate(_) | Op::Compact | Op::HugePages(_) | Op::Truncate(..) | Op::PunchHole(..) | Op::Merge(_) => {
-                (Ok(0), Ok(0))
-            }
+            Op::Migrate(_) | Op::Compact | Op::HugePages(_) | Op::Truncate(..) | Op::PunchHole(..) => (Ok(0), Ok(0)),
+            Op::Merge(_) | Op::ClearRefs(_) => (Ok(0), Ok(0)),
         };
         assert_eq!(found, expected, "{op:?}");
         process.assert_resident(machine, resident);

@@ -5,8 +5,8 @@ use std::ops::Range;
 use proptest::prelude::*;
 
 use super::{FILE_PAGES, HUGE_WINDOW, MAX_PROCESSES, WINDOWS};
-use crate::HugePages;
 use crate::space::tests::PAGE;
+use crate::{ClearRefs, HugePages};
 
 /// Where an operation takes place.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +90,7 @@ pub enum Op {
     Compact,
     /// A look at so many pages for equal ones.
     Merge(usize),
+    ClearRefs(ClearRefs),
     Fork,
     Exit,
     Switch(usize),
@@ -214,6 +215,7 @@ pub fn op() -> impl Strategy<Value = Op> {
             .prop_map(Op::HugePages),
         1 => Just(Op::Compact),
         4 => prop_oneof![1 => 1..16usize, 2 => Just(150)].prop_map(Op::Merge),
+        4 => prop_oneof![3 => Just(ClearRefs::SoftDirty), 1 => Just(ClearRefs::All)].prop_map(Op::ClearRefs),
         1 => (0..2usize, 0..FILE_PAGES).prop_map(|(file, page)| Op::WriteFile(file, page)),
         2 => (0..2usize, 0..=FILE_PAGES).prop_map(|(file, pages)| Op::Truncate(file, pages)),
         1 => (0..2usize, 0..FILE_PAGES, 1..8usize)

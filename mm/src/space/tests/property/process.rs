@@ -1,6 +1,6 @@
 //! One process, and the checks of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::ops::Range;
 
@@ -9,7 +9,10 @@ use crate::sim::{Access, PageFault, SimPlatform};
 use crate::space::tests::PAGE;
 use crate::space::tests::model::{self, Area, Machine};
 use crate::space::tests::snapshot::Snapshot;
-use crate::{AddressSpace, Errno, FaultAccess, FaultError, MmapRequest, PMD_SIZE, PageRange, Platform, VmaFlags};
+use crate::{
+    AddressSpace, ClearRefs, Errno, FaultAccess, FaultError, MmapRequest, PMD_SIZE, PageRange, PageState, Platform,
+    VmaFlags,
+};
 
 /// The CPU on which processes read.
 const READER: usize = 0;
@@ -94,6 +97,7 @@ impl<'m> Process<'m> {
         for (&at, page) in self.model.pages.iter_mut().filter(|(_, page)| page.lazy) {
             if self.space.core.tables.lookup(mem, at * PAGE).is_none() {
                 (page.private, page.lazy) = (None, false);
+                page.written.is_gone();
             }
         }
     }
@@ -132,8 +136,44 @@ impl<'m> Process<'m> {
         }
     }
 
+    /// Nothing has been used, or written to.
+    pub fn clear_refs(&mut self, what: ClearRefs) {
+        self.space.clear_refs(what);
+        if what == ClearRefs::SoftDirty {
+            self.model.clear_written();
+        }
+    }
+
+    /// What is told of pages that have been written to is what is known of them.
+    fn check_written(&mut self) {
+        let mem = self.space.memory();
+        let mut new = BTreeSet::new();
+        self.space.for_each_vma(|vma| {
+            let flag = vma.flags.contains(VmaFlags::SOFTDIRTY);
+            let is_right = self.model.unite(vma.start / PAGE..vma.end / PAGE, flag);
+            assert!(is_right, "whether {vma:?} is new");
+            new.extend(flag.then_some(vma.start));
+        });
+        let mut entries = BTreeMap::new();
+        let all = PageRange::new(0, crate::TASK_SIZE).unwrap();
+        self.space.for_each_page_state(all, |state| match *state {
+            PageState::SoftDirty(range) => assert!(new.remove(&range.start()), "{range:?} is not new"),
+            PageState::Mapped(page) => _ = entries.insert(page.addr / PAGE, page.soft_dirty),
+            PageState::Swapped { addr, soft_dirty, .. } => _ = entries.insert(addr / PAGE, soft_dirty),
+        });
+        assert!(new.is_empty(), "not told of: {new:?}");
+        for (&at, page) in &mut self.model.pages {
+            if self.space.core.tables.lookup(mem, at * PAGE).is_some_and(|entry| entry.is_huge()) {
+                page.written.is_of_a_huge_page();
+            }
+            let found = entries.get(&at).copied();
+            assert!(page.written.agrees(found), "page {at:#x}, {page:?}, is told of as {found:?}");
+        }
+    }
+
     pub fn check(&mut self, machine: &Machine) {
         self.run();
+        self.check_written();
         self.check_map(machine);
         self.check_counters();
         self.check_contents(machine);
