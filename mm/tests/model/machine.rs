@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mm::sim::{self, Access, PageFault, SimPlatform};
 use mm::{
     AddressSpace, FaultAccess, FaultError, FrameKind, Limits, MapFlags, Memory, MmapRequest, MremapFlags, Overcommit,
-    PMD_SIZE, Pfn, Prot, SpaceError, verify_all,
+    PAGE_SIZE, PMD_SIZE, PageRange, PageState, Pfn, Prot, SpaceError, verify_all,
 };
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, MaxSteps, Runner};
@@ -256,6 +256,17 @@ impl<'m> Space<'m> {
             huge += if (vma.start..vma.end).contains(&addr) { pages.anonymous_huge } else { 0 };
         });
         huge != 0
+    }
+
+    /// Whether the page at `addr` is told of as one that was written to.
+    pub fn is_soft_dirty(&self, addr: usize) -> bool {
+        let mut found = false;
+        self.for_each_page_state(PageRange::from_len(addr, PAGE_SIZE).unwrap(), |state| match state {
+            PageState::SoftDirty(_) => found = true,
+            PageState::Mapped(page) => found |= page.soft_dirty,
+            PageState::Swapped { soft_dirty, .. } => found |= soft_dirty,
+        });
+        found
     }
 
     /// `MADV_MERGEABLE`.

@@ -23,3 +23,4 @@ mod taken;
 mod trees;
 mod truncation;
 mod walks;
+mod written;

@@ -1102,4 +1102,25 @@ pub const RACES: &[Mutation] = &[
         "is_node.then_some(page)",
         "(is_node || record.mapcount() != 0).then_some(page)",
     ),
+    race(
+        "written::clear_refs_and_write",
+        "race: who asks what is written to from now on lets TLBs go on writing",
+        "mm/src/space/clear_refs.rs",
+        "if run.slots().fold(false, clear) {",
+        "if run.slots().fold(false, clear) && state.brk != 0 {",
+    ),
+    race(
+        "written::clear_refs_and_reclaim",
+        "race: a page forgets on its way out that it was written to",
+        "mm/src/reclaim/evict.rs",
+        "Entry::swap(slot).with_soft_dirty_of(entry)",
+        "Entry::swap(slot).with_soft_dirty_of(entry.without(EntryFlags::SOFT_DIRTY))",
+    ),
+    race(
+        "written::clear_refs_and_migration",
+        "race: a page forgets on its way to another frame that it was written to",
+        "mm/src/paging/entry.rs",
+        "        self.without(EntryFlags::MIGRATION).with(EntryFlags::USER.union(access))",
+        "        self.without(EntryFlags::MIGRATION.union(EntryFlags::SOFT_DIRTY)).with(EntryFlags::USER.union(access))",
+    ),
 ];
