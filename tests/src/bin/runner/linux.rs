@@ -14,6 +14,9 @@ use crate::process::{self, Output};
 const PARAMETERS: &str = "console=ttyS0 quiet loglevel=3 panic=-1 mitigations=off init_on_alloc=0 \
                           cgroup_disable=memory audit=0 transparent_hugepage=madvise";
 
+/// A CPU without what this kernel leaves out: five-level paging and protection keys.
+pub const CPU: &str = "max,-la57,-pku";
+
 /// What to run, and on what.
 #[derive(Debug)]
 pub struct Linux<'a> {

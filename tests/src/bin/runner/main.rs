@@ -109,8 +109,7 @@ fn on_linux(args: &LinuxArgs, places: &Places) -> Result<ExitCode> {
         program: &args.program,
         args: &words,
         memory: &args.mem,
-        // Without what this kernel leaves out: five-level paging and protection keys.
-        cpu: "max,-la57,-pku",
+        cpu: linux::CPU,
         cpus: args.smp,
         icount: false,
         timeout: Duration::from_secs(args.timeout),

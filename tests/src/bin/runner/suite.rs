@@ -18,6 +18,7 @@ use clap::Args;
 use crate::Places;
 use crate::differ;
 use crate::elf;
+use crate::linux::{self, Linux};
 use crate::process::{self, Output};
 use crate::report::{Group, Report, Verdict};
 use crate::surroundings;
@@ -90,6 +91,9 @@ pub struct Program {
     pub seconds: u64,
     /// Memory of the machine, as QEMU takes it.
     pub memory: &'static str,
+    /// What is right is what the newest Linux does, in QEMU: this machine's own may be
+    /// configured without.
+    newest: bool,
 }
 
 impl Program {
@@ -104,12 +108,39 @@ impl Program {
             options: vec!["verify", "watchdog=60"],
             seconds: 300,
             memory: "1G",
+            newest: false,
         }
     }
 
     fn env(mut self, variables: &[&str]) -> Program {
         self.env = variables.iter().map(|variable| (*variable).to_owned()).collect();
         self
+    }
+
+    /// Runs it on the Linux that says what is right.
+    fn on_oracle(&self, places: &Places) -> Result<Output> {
+        if self.newest { self.on_newest_linux(places) } else { self.on_linux() }
+    }
+
+    /// Runs it in QEMU on the Linux that the newest selftests are of.
+    fn on_newest_linux(&self, places: &Places) -> Result<Output> {
+        let version = fs::read_link(places.build.join("debian/selftests/newest")).context("no selftests")?;
+        let vmlinuz = linux::fetch(&places.script("fetch-linux.sh"), &version.to_string_lossy())?;
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let words = [format!("/{name}")];
+        let args = self.args.iter().map(|arg| arg.to_string_lossy().into_owned());
+        Linux {
+            vmlinuz: &vmlinuz,
+            init: &places.guest("init"),
+            program: &self.path,
+            args: &words.into_iter().chain(args).collect::<Vec<_>>(),
+            memory: self.memory,
+            cpu: linux::CPU,
+            cpus: 1,
+            icount: false,
+            timeout: Duration::from_secs(self.seconds),
+        }
+        .run(&places.build.join("linux"))
     }
 
     /// Runs it on the Linux that this program runs on.
@@ -188,10 +219,10 @@ struct Test {
 /// Results of programs on Linux: each runs there once.
 type Oracle = Mutex<HashMap<String, Arc<OnceLock<std::result::Result<Output, String>>>>>;
 
-fn oracle(cache: &Oracle, program: &Program) -> std::result::Result<Output, String> {
+fn oracle(cache: &Oracle, program: &Program, places: &Places) -> std::result::Result<Output, String> {
     let key = format!("{program:?}");
     let slot = Arc::clone(cache.lock().unwrap_or_else(|e| e.into_inner()).entry(key).or_default());
-    slot.get_or_init(|| program.on_linux().map_err(|error| format!("on Linux: {error:#}"))).clone()
+    slot.get_or_init(|| program.on_oracle(places).map_err(|error| format!("on Linux: {error:#}"))).clone()
 }
 
 /// Runs the tests; fails if any of them does.
@@ -338,6 +369,14 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
         add("swap", &swap, machine, Expect::Shows(0, shown));
     }
 
+    for libc in ["glibc", "musl"] {
+        let path = places.build.join("c").join(libc).join("soft_dirty");
+        let soft_dirty = Program { newest: true, ..Program::new(path, &[]) };
+        for machine in [BIOS, TWO_CPUS] {
+            add(&format!("soft-dirty pages with {libc}"), &soft_dirty, machine, Expect::Same);
+        }
+    }
+
     let huge = Program::new(places.build.join("c/glibc/huge"), &[]);
     for machine in MATRIX.into_iter().chain([FOUR_CPUS]) {
         add("huge pages", &huge, machine, Expect::Shows(0, vec!["all is well"]));
@@ -475,11 +514,11 @@ fn check(test: &Test, places: &Places, oracles: &Oracle) -> Vec<(String, Verdict
     };
     let mut complaints = log_complaints(&here);
     match &test.expect {
-        Expect::Cases => match oracle(oracles, &test.program) {
+        Expect::Cases => match oracle(oracles, &test.program, places) {
             Ok(linux) => compare_cases(&linux, &here, complaints),
             Err(reason) => failed(vec![reason]),
         },
-        Expect::Same | Expect::Succeeds => match oracle(oracles, &test.program) {
+        Expect::Same | Expect::Succeeds => match oracle(oracles, &test.program, places) {
             Ok(linux) => {
                 let same = matches!(test.expect, Expect::Same);
                 if same {
@@ -517,7 +556,7 @@ fn check(test: &Test, places: &Places, oracles: &Oracle) -> Vec<(String, Verdict
             }
             one(verdict(complaints))
         }
-        Expect::Checks(lacking) => match oracle(oracles, &test.program) {
+        Expect::Checks(lacking) => match oracle(oracles, &test.program, places) {
             Ok(linux) => {
                 let mut results = tap::compare(&linux.text(), &here.text(), lacking);
                 if linux.status != 0 || results.is_empty() {
@@ -532,7 +571,7 @@ fn check(test: &Test, places: &Places, oracles: &Oracle) -> Vec<(String, Verdict
             }
             Err(reason) => failed(vec![reason]),
         },
-        Expect::Lines(refused) => match oracle(oracles, &test.program) {
+        Expect::Lines(refused) => match oracle(oracles, &test.program, places) {
             Ok(linux) => compare_lines(&linux, &here, refused, complaints),
             Err(reason) => failed(vec![reason]),
         },

@@ -134,6 +134,14 @@ impl Space {
                 return Err(Errno::EPERM);
             }
         }
+        if parts.len() > 1 {
+            // What comes there may merge with what is, before the next one replaces a part of both.
+            let beside = parts_beside(areas, to..to + from.len());
+            let all = parts.iter().map(|(_, part)| part.clone()).chain(beside);
+            for page in all.flatten().collect::<Vec<_>>() {
+                self.pages.get_mut(&page).unwrap().written.passes_through();
+            }
+        }
         for (_, part) in parts {
             let target = to + part.start - from.start;
             if target < MIN_PAGE {
@@ -143,9 +151,7 @@ impl Space {
                 return Err(Errno::ENOMEM);
             }
             self.unmap(target..target + part.len());
-            self.move_pages(part.clone(), target, keep);
-            // It may have merged with what the next one replaces.
-            self.pages.range_mut(target..target + part.len()).for_each(|(_, page)| page.written.passes_through());
+            self.move_pages(part, target, keep);
         }
         Ok(to * PAGE)
     }
@@ -186,4 +192,10 @@ impl Space {
         }
         Some(())
     }
+}
+
+/// The VMAs that have a page of `range`, or one beside it.
+fn parts_beside(areas: &[Area], range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let (start, end) = (range.start.saturating_sub(1), range.end + 1);
+    areas.iter().filter(move |area| area.start < end && start < area.end).map(|area| area.start..area.end)
 }
