@@ -10,6 +10,8 @@ use crate::machine::{Machine, RW, Space, check, race};
 use crate::taken::PAGE;
 
 const TWIN: usize = PAGE + PAGE_SIZE;
+/// Pages that are taken together with the one that is pinned.
+const OTHERS: usize = 6;
 
 /// Pins the page, writes to it as the program does, and compares.
 fn pin_and_write(space: &Space, access: FaultAccess, change: impl Fn()) {
@@ -62,17 +64,17 @@ fn pin_and_merge() {
     });
 }
 
-/// One thread pins and writes, one takes the page, one forks.
+/// One thread pins, forks and writes, one takes the page, and others at the same time.
 fn pin_while(machine: &Machine, take: fn(&Machine)) {
     let space = with_page(machine);
-    let child = Mutex::new(None);
-    race(&[&|| pin_and_write(&space, FaultAccess::READ, || {}), &|| take(machine), &|| {
-        *child.lock().unwrap() = Some(machine.fork(&space))
-    }]);
-    let child = child.into_inner().unwrap().unwrap();
-    assert_eq!(space.read(2, PAGE), Ok(3));
-    assert!(matches!(child.read(2, PAGE), Ok(1..=3)));
-    machine.end([space, child]);
+    space.map_rw(PAGE + PAGE_SIZE, OTHERS * PAGE_SIZE);
+    (1..=OTHERS).for_each(|page| space.write(0, PAGE + page * PAGE_SIZE, 1).unwrap());
+    let children = Mutex::new(Vec::new());
+    let fork = || children.lock().unwrap().push(machine.fork(&space));
+    race(&[&|| pin_and_write(&space, FaultAccess::READ, fork), &|| take(machine)]);
+    let [first, second] = children.into_inner().unwrap().try_into().ok().unwrap();
+    assert_eq!([&space, &first, &second].map(|space| space.read(2, PAGE)), [Ok(3), Ok(1), Ok(2)]);
+    machine.end([space, first, second]);
 }
 
 /// Invariant: the same while the page is on its way to swap, and shared with a child.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::paging::Entry;
+use crate::reclaim::{Evictions, Urgency};
 use crate::space::verify_all;
 use crate::{Event, FrameKind, HugePages, Overcommit, PMD_SIZE};
 
@@ -300,6 +301,23 @@ fn a_used_huge_page_has_a_second_chance() {
     mem.reclaim(32);
     assert!(is_huge(&p, AT), "it was used, and others were not");
     assert!(p.space.stats().swapped >= 32);
+}
+
+/// Its one entry says for all parts that they were used, and says it once.
+#[test]
+fn one_use_spares_all_of_a_huge_page() {
+    let mem = sim::memory_with_swap(2, FRAMES, 2 * HUGE as u32);
+    mem.sysctl().set_randomize_va_space(0);
+    let p = Process::new(&mem);
+    map_huge(&p, 1);
+    number(&p, 1);
+    let parts: Vec<_> = entry(&p, AT).unwrap().pfns().collect();
+    let mut evictions = Evictions::new(&mem);
+    parts.iter().for_each(|&pfn| evictions.add(pfn, Urgency::Spare).unwrap());
+    assert_eq!((evictions.finish(), is_huge(&p, AT)), (0, true));
+    // It was not used since.
+    evictions.add(parts[0], Urgency::Spare).unwrap();
+    assert_eq!((evictions.finish(), is_huge(&p, AT)), (1, false));
 }
 
 #[test]
