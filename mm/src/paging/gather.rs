@@ -119,17 +119,27 @@ impl<'a, P: Platform> TlbGather<'a, P> {
     /// translation that was recorded.
     #[inline]
     pub fn flush(&mut self) {
-        // First: tables that are freed may have had only entries that reclaim has emptied.
-        self.tables.flush_stale(self.mem, self.reason);
-        if self.start < self.end || self.count != 0 || self.dead_tables != NO_TABLE {
-            self.flush_pending();
+        self.invalidate();
+        if self.count != 0 || self.dead_tables != NO_TABLE {
+            self.put();
         }
     }
 
-    fn flush_pending(&mut self) {
-        self.tables.flush(self.mem, self.start, self.end, self.reason);
-        self.start = usize::MAX;
-        self.end = 0;
+    /// Flushes what is pending, and releases nothing yet: what is left to do when this is
+    /// dropped needs no lock, since nobody can come to it any more.
+    #[inline]
+    pub fn invalidate(&mut self) {
+        // First: tables that are freed may have had only entries that reclaim has emptied.
+        self.tables.flush_stale(self.mem, self.reason);
+        if self.start < self.end {
+            self.tables.flush(self.mem, self.start, self.end, self.reason);
+            self.start = usize::MAX;
+            self.end = 0;
+        }
+    }
+
+    /// Releases what has been flushed.
+    fn put(&mut self) {
         let (batch, count) = (self.batch(), self.count);
         // SAFETY: the first `count` elements were written by `release`.
         let frames = unsafe { core::slice::from_raw_parts(batch, count) };

@@ -186,6 +186,10 @@ impl<P: Platform> AddressSpace<'_, P> {
             retire(self.mem, vma);
         }
         self.free_tables_before(&state.vmas, range, next, &mut gather);
+        // No longer than until the TLBs have forgotten the pages, so that whoever maps
+        // something there finds nothing of them. Freeing them can wait.
+        gather.invalidate();
+        drop(state);
     }
 
     /// Frees the tables that only `range` needed, which has been unmapped with

@@ -2,9 +2,9 @@
 
 use std::sync::Mutex;
 
-use mm::{FaultError, PAGE_SIZE, PMD_SIZE};
+use mm::{FaultError, MapFlags, PAGE_SIZE, PMD_SIZE};
 
-use crate::machine::{Event, check, race};
+use crate::machine::{Event, RW, check, race};
 
 const PAGE: usize = 0x40_0000;
 const OTHER: usize = PAGE + PAGE_SIZE;
@@ -96,6 +96,26 @@ fn table_freed_and_debugger() {
             },
         ]);
         assert_eq!(space.read(2, FAR + PAGE % PMD_SIZE), Ok(2));
+        machine.end([space]);
+    });
+}
+
+/// Invariant: what is mapped where another thread has just unmapped something is zero, also for a
+/// CPU that knew the page that was there; munmap keeps others away from the map for no longer
+/// than until then.
+#[test]
+fn unmapped_and_mapped_again() {
+    check(|machine| {
+        let space = machine.space();
+        space.map_rw(PAGE, PAGE_SIZE);
+        space.write(0, PAGE, 1).unwrap();
+        space.write(1, PAGE, 1).unwrap();
+        race(&[&|| space.munmap(PAGE, PAGE_SIZE).unwrap(), &|| {
+            if space.map(PAGE, PAGE_SIZE, RW, MapFlags::empty()).is_ok() {
+                assert_eq!(space.read(1, PAGE), Ok(0));
+                space.write(1, PAGE + 1, 2).unwrap();
+            }
+        }]);
         machine.end([space]);
     });
 }

@@ -826,8 +826,15 @@ pub const RACES: &[Mutation] = &[
         "reuse::frame_freed_and_stale_translation",
         "race: frames are put before TLBs have forgotten them",
         "mm/src/paging/gather.rs",
-        "        self.tables.flush(self.mem, self.start, self.end, self.reason);\n        self.start = usize::MAX;",
-        "        let (start, end) = (self.start, self.end);\n        let frames = self.count;\n        // SAFETY: as below.\n        self.mem.put_all(unsafe { core::slice::from_raw_parts(self.batch(), frames) });\n        self.count = 0;\n        self.tables.flush(self.mem, start, end, self.reason);\n        self.start = usize::MAX;",
+        "        self.invalidate();\n        if self.count",
+        "        let frames = self.count;\n        // SAFETY: as below.\n        self.mem.put_all(unsafe { core::slice::from_raw_parts(self.batch(), frames) });\n        self.count = 0;\n        self.invalidate();\n        if self.count",
+    ),
+    race(
+        "reuse::unmapped_and_mapped_again",
+        "race: munmap lets others change the map before TLBs have forgotten what was there",
+        "mm/src/space/munmap.rs",
+        "        gather.invalidate();\n",
+        "",
     ),
     race(
         "trees::stack_growth_and_mmap_cve_2023_3269",
