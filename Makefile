@@ -188,6 +188,7 @@ mutants:
 bench: image guests
 	@$(RUNNER) bench $(value ARGS)
 	@$(RUNNER) scaling
+	@echo; echo "mm alone, on the host:"; $(call cargo,bench,-q -p mm)
 
 lint: boot
 	cargo fmt --all --check
