@@ -34,7 +34,7 @@ pub use trap::TrapFrame;
 
 static BOOT_CPU: cpu::Cpu = cpu::Cpu::new(0);
 
-const BOOT_STACK_SIZE: usize = 256 * 1024;
+const BOOT_STACK_SIZE: usize = 512 * 1024;
 
 /// The stack that the first CPU runs on until there are threads, and idles on
 /// afterwards. Its first page is not mapped.

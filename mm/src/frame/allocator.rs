@@ -19,7 +19,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicIsize, Ordering};
 
 use super::buddy::{Buddy, ORDERS, claim_block, disclaim_block};
-use super::cpu::{BATCH, Batch, CpuLists, Depot};
+use super::cpu::{BATCH, Batch, CpuLists, Depot, SPARES};
 use super::table::{FrameTable, Frames, NIL};
 use super::{Frame, FrameKind, MAX_ORDER, TAIL};
 use crate::addr::{PAGE_SIZE, Pfn};
@@ -29,6 +29,8 @@ use crate::sync::{SpinLock, SpinLockGuard, rank};
 
 /// One part in so many of all frames may be in the depot.
 const DEPOT_SHARE: usize = 16;
+/// One part in so many of all frames may be in batches that a CPU has to spare.
+const SPARES_SHARE: usize = 64;
 
 /// Why [`Memory::new`](crate::Memory::new) could not take the machine's memory into use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -421,7 +423,8 @@ impl FrameAllocator {
     /// Makes room on a full list.
     #[cold]
     fn spill(&self, lists: &mut ListsGuard<'_>) {
-        let Some(batch) = lists.unload() else { return };
+        let most = self.total / SPARES_SHARE / BATCH as usize;
+        let Some(batch) = lists.unload(most.clamp(1, SPARES)) else { return };
         let mut pool = self.pool.lock_under(lists);
         if pool.depot.batches() * BATCH as usize >= self.total / DEPOT_SHARE {
             self.free_batch(&mut pool.buddy, batch);

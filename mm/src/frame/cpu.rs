@@ -1,10 +1,11 @@
 //! Lists of single free frames: those of a CPU, and the batches between them.
 //!
-//! A CPU has a list it works with and, behind it, perhaps a whole batch to
+//! A CPU has a list it works with and, behind it, some whole batches to
 //! spare. Frames go to and from the shared pool only as batches, and only when
-//! both are full or both are empty: so who allocates and frees around the
+//! there is room for none or there is none: so who allocates and frees around the
 //! border of a batch does not go there each time. (The scheme is Bonwick and
-//! Adams', "Magazines and Vmem", 2001.)
+//! Adams', "Magazines and Vmem", 2001.) There are so many because a frame that another CPU has
+//! freed costs more than the way to the pool: its contents are in that CPU's cache.
 
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -15,17 +16,54 @@ use super::table::{FrameTable, NIL};
 /// Frames of a batch.
 pub(super) const BATCH: u32 = 32;
 
+/// Batches that a CPU may have to spare at most: with them, 4 MiB.
+pub(super) const SPARES: usize = 32;
+
 /// Exactly [`BATCH`] free frames: the record of the first, linked on through
 /// `Frame::next`.
+#[derive(Clone, Copy)]
 pub(super) struct Batch(u32);
+
+/// Batches to spare, of which the CPU takes the one that it has put there last, and others
+/// get the oldest.
+struct Spares {
+    /// A ring.
+    batches: [Batch; SPARES],
+    oldest: usize,
+    count: usize,
+}
+
+impl Spares {
+    const fn new() -> Spares {
+        Spares { batches: [Batch(NIL); SPARES], oldest: 0, count: 0 }
+    }
+
+    /// Adds a batch; there is room.
+    fn push(&mut self, batch: Batch) {
+        debug_assert!(self.count < SPARES);
+        self.batches[(self.oldest + self.count) % SPARES] = batch;
+        self.count += 1;
+    }
+
+    fn pop(&mut self) -> Option<Batch> {
+        self.count = self.count.checked_sub(1)?;
+        Some(self.batches[(self.oldest + self.count) % SPARES])
+    }
+
+    fn pop_oldest(&mut self) -> Option<Batch> {
+        self.count = self.count.checked_sub(1)?;
+        let batch = self.batches[self.oldest];
+        self.oldest = (self.oldest + 1) % SPARES;
+        Some(batch)
+    }
+}
 
 /// The free frames of one CPU.
 pub(super) struct CpuLists {
     /// The list in use, linked through `Frame::next`.
     head: u32,
     len: u32,
-    /// First frame of the batch to spare, or [`NIL`].
-    spare: u32,
+    spares: Spares,
     /// Apart from these, frames that are full of zeroes: at most a batch.
     zeroed: u32,
     zeroed_len: u32,
@@ -35,7 +73,7 @@ pub(super) struct CpuLists {
 
 impl CpuLists {
     pub(super) const fn new() -> CpuLists {
-        CpuLists { head: NIL, len: 0, spare: NIL, zeroed: NIL, zeroed_len: 0, tables: 0..0 }
+        CpuLists { head: NIL, len: 0, spares: Spares::new(), zeroed: NIL, zeroed_len: 0, tables: 0..0 }
     }
 
     /// Length of the list in use.
@@ -115,13 +153,13 @@ impl CpuLists {
         Some((index, frame))
     }
 
-    /// Makes the spare batch the list in use, which is empty.
+    /// Makes a batch to spare the list in use, which is empty.
     pub(super) fn load_spare(&mut self) -> bool {
-        let spare = core::mem::replace(&mut self.spare, NIL);
-        if spare != NIL {
-            self.load(Batch(spare));
+        let spare = self.spares.pop();
+        if let Some(batch) = spare {
+            self.load(batch);
         }
-        spare != NIL
+        spare.is_some()
     }
 
     /// Makes a batch the list in use, which is empty.
@@ -131,14 +169,15 @@ impl CpuLists {
         self.len = BATCH;
     }
 
-    /// Makes the list in use, which is full, the spare batch, and returns the
-    /// one there was.
-    pub(super) fn unload(&mut self) -> Option<Batch> {
+    /// Makes the list in use, which is full, a batch to spare. If there were `most` already,
+    /// at least one, returns the oldest.
+    pub(super) fn unload(&mut self, most: usize) -> Option<Batch> {
         debug_assert_eq!(self.len, BATCH);
-        let spare = core::mem::replace(&mut self.spare, self.head);
+        let excess = if self.spares.count >= most { self.spares.pop_oldest() } else { None };
+        self.spares.push(Batch(self.head));
         self.head = NIL;
         self.len = 0;
-        (spare != NIL).then_some(Batch(spare))
+        excess
     }
 }
 
