@@ -136,4 +136,7 @@ pub use space::{find_mappings, verify_all};
 pub use swap::{MAX_SWAP_SLOTS, PageBytes, SwapDevice, SwapError, SwapStats};
 #[doc(hidden)]
 pub use sync::lock_order;
+#[cfg(feature = "shuttle")]
+#[doc(hidden)]
+pub use sync::vma_lock;
 pub use sync::{locks_held, track_locks};

@@ -18,16 +18,16 @@ use core::ops::{Deref, DerefMut};
 
 use spin::RelaxStrategy;
 
-pub(crate) use self::order::Held;
+use self::order::Held;
 pub use self::order::{locks_held, track_locks};
 pub(crate) use self::raw::point;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use self::raw::thread;
-pub(crate) use self::vma_lock::VmaLock;
+pub(crate) use self::vma_lock::{Reader, ReaderSlot, ReaderSlots, VmaLock};
 
 pub mod lock_order;
 mod order;
-mod vma_lock;
+pub mod vma_lock;
 
 /// What the locks are made of.
 #[cfg(not(feature = "shuttle"))]
@@ -274,7 +274,8 @@ mod tests {
     #[should_panic(expected = "mmap lock taken under VMA lock")]
     fn who_has_a_vma_must_not_wait_for_the_mmap_lock() {
         let (space, vma) = (RwLock::<(), { rank::MMAP }>::new(()), VmaLock::default());
-        let _fault = vma.try_read(&AtomicU64::new(1));
+        let slots = ReaderSlots::default();
+        let _fault = vma.try_read(&AtomicU64::new(1), || slots.of(0));
         let _space = space.read();
     }
 
@@ -282,23 +283,26 @@ mod tests {
     #[should_panic(expected = "VMA lock taken under anon_vma root lock")]
     fn faults_are_not_waited_for_under_what_they_take() {
         let (vma, root) = (VmaLock::default(), RwLock::<(), { rank::ANON_VMA_ROOT }>::new(()));
+        let slots = ReaderSlots::default();
         let _root = root.write();
-        vma.write(1);
+        vma.write(1, || &slots);
     }
 
     #[test]
     fn a_vma_is_locked_until_its_section_is_over() {
-        let (vma, current) = (VmaLock::default(), AtomicU64::new(1));
-        let fault = vma.try_read(&current);
+        let (vma, slots, current) = (VmaLock::default(), ReaderSlots::default(), AtomicU64::new(1));
+        let read = || vma.try_read(&current, || slots.of(0));
+        let fault = read();
         assert!(fault.is_some());
-        vma.release();
+        fault.iter().for_each(|fault| vma.release(fault));
         drop(fault);
-        vma.write(1);
-        assert!(vma.try_read(&current).is_none());
-        vma.write(1);
+        vma.write(1, || &slots);
+        assert!(read().is_none());
+        vma.write(1, || &slots);
         current.store(2, Ordering::Release);
-        assert!(vma.try_read(&current).is_some());
-        vma.release();
+        let fault = read();
+        assert!(fault.is_some());
+        fault.iter().for_each(|fault| vma.release(fault));
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl<'m, P: Platform> Withdrawals<'m, P> {
         match new.swap_slot() {
             Some(number) => {
                 self.mem.swap().get(number);
-                core.resident.add(ResidentKind::Swapped, 1);
+                core.resident.add(self.mem.platform().current_cpu(), ResidentKind::Swapped, 1);
                 core.tables.mark_stale();
                 self.remember(core);
             }

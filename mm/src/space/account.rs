@@ -187,56 +187,63 @@ impl ResidentKind {
     }
 }
 
-/// Pages that are mapped, by kind, and those in swap; the shared zero page does not count. In a
-/// cache line of its own: faults on all CPUs write to it, and only read what is beside it.
+/// CPUs with numbers that are equal modulo this have a [`Share`] in common.
+const SHARES: usize = 8;
+
+/// Pages that are mapped, by kind, and those in swap; the shared zero page does not count.
+///
+/// Faults on several CPUs would spend much of their time on getting one counter from each other's
+/// caches, so each CPU counts what its faults map in a share of its own. Only the sum of all
+/// shares, modulo 2^64, means something.
 #[derive(Default, Debug)]
-#[repr(align(64))]
 pub(crate) struct Resident {
-    anon: AtomicUsize,
-    object: AtomicUsize,
-    swapped: AtomicUsize,
+    shares: [Share; SHARES],
     peak: AtomicUsize,
 }
 
+/// What some CPUs have counted. In a cache line of its own.
+#[derive(Default, Debug)]
+#[repr(align(64))]
+struct Share([AtomicUsize; 3]);
+
 impl Resident {
-    fn cell(&self, kind: ResidentKind) -> &AtomicUsize {
-        match kind {
-            ResidentKind::Anon => &self.anon,
-            ResidentKind::Object => &self.object,
-            ResidentKind::Swapped => &self.swapped,
-        }
+    /// `cpu` has mapped so many pages.
+    #[inline]
+    pub fn add(&self, cpu: usize, kind: ResidentKind, pages: usize) {
+        self.shares[cpu % SHARES].0[kind as usize].fetch_add(pages, Relaxed);
     }
 
-    pub fn add(&self, kind: ResidentKind, pages: usize) {
-        self.cell(kind).fetch_add(pages, Relaxed);
-    }
-
-    /// The peak is taken before pages go, not at every fault (as Linux's
-    /// `update_hiwater_rss`).
+    /// So many pages are gone. The peak is taken before they go, not at every fault (as
+    /// Linux's `update_hiwater_rss`).
     pub fn sub(&self, kind: ResidentKind, pages: usize) {
         if pages != 0 {
             self.peak.fetch_max(self.total(), Relaxed);
-            self.cell(kind).fetch_sub(pages, Relaxed);
+            self.shares[0].0[kind as usize].fetch_sub(pages, Relaxed);
         }
     }
 
     /// Back to nothing, for another address space.
     pub fn clear(&self) {
-        for cell in [&self.anon, &self.object, &self.swapped, &self.peak] {
-            cell.store(0, Relaxed);
-        }
+        let counts = self.shares.iter().flat_map(|share| &share.0);
+        counts.chain([&self.peak]).for_each(|count| count.store(0, Relaxed));
+    }
+
+    fn sum(&self, kind: ResidentKind) -> usize {
+        let counts = self.shares.iter().map(|share| share.0[kind as usize].load(Relaxed));
+        // Who counts meanwhile may be seen in part: fewer than none are none.
+        (counts.fold(0, usize::wrapping_add) as isize).max(0) as usize
     }
 
     pub fn anon(&self) -> usize {
-        self.anon.load(Relaxed)
+        self.sum(ResidentKind::Anon)
     }
 
     pub fn object(&self) -> usize {
-        self.object.load(Relaxed)
+        self.sum(ResidentKind::Object)
     }
 
     pub fn swapped(&self) -> usize {
-        self.swapped.load(Relaxed)
+        self.sum(ResidentKind::Swapped)
     }
 
     pub fn total(&self) -> usize {

@@ -31,6 +31,7 @@ use crate::object::{Object, ObjectError, is_part_of};
 use crate::paging::{Entry, EntryFlags, Glance, HUGE_PAGES, TlbGather};
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;
+use crate::sync::ReaderSlot;
 use crate::vma::{Miss, Vma};
 use crate::{Event, FrameKind, OwnedFrame, Pfn, Platform, VmaFlags, page_align_down};
 
@@ -169,7 +170,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         if is_first_write(found, access) {
             return Err(Fallback::FirstWrite);
         }
-        let vma = index.lock(found, addr, self.id()).map_err(Fallback::Missed)?;
+        let vma = index.lock(found, addr, self.id(), || self.reader_slot()).map_err(Fallback::Missed)?;
         if is_first_write(*vma, access) {
             return Err(Fallback::FirstWrite);
         }
@@ -181,6 +182,11 @@ impl<P: Platform> AddressSpace<'_, P> {
                 Err(error) => return Ok(Err(error)),
             }
         }
+    }
+
+    /// That of this CPU.
+    pub(super) fn reader_slot(&self) -> &ReaderSlot {
+        self.core.readers.of(self.mem.platform().current_cpu())
     }
 
     /// Resolves a fault with the mmap lock.
@@ -263,7 +269,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         };
         slot.set(entry);
         frame.into_raw();
-        self.core.resident.add(ResidentKind::Anon, 1);
+        self.count_resident(ResidentKind::Anon, 1);
         Ok(Outcome::Done)
     }
 
@@ -330,7 +336,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         let writable = shared && flags.contains(VmaFlags::WRITE);
         let written = if writable && (access.write || !tracks_writes(flags)) { WRITTEN } else { EntryFlags::ACCESSED };
         slot.set(Entry::leaf(pfn, page_protection(flags) | written));
-        self.core.resident.add(ResidentKind::Object, 1);
+        self.count_resident(ResidentKind::Object, 1);
         Ok(Outcome::Done)
     }
 
@@ -405,15 +411,18 @@ impl<P: Platform> AddressSpace<'_, P> {
         };
         slot.take();
         gather.changed(page);
-        if let Some((pfn, kind)) = forget_mapping(&self.mem.frames(), old) {
+        let replaced = forget_mapping(&self.mem.frames(), old).map(|(pfn, kind)| {
             gather.release(pfn);
-            self.core.resident.sub(kind, 1);
-        }
+            kind
+        });
         // Until the flush, other CPUs may go on reading the old page; none can
         // have seen the new one written, as that takes the end of this fault.
         slot.set(entry);
         frame.into_raw();
-        self.core.resident.add(ResidentKind::Anon, 1);
+        if replaced != Some(ResidentKind::Anon) {
+            replaced.into_iter().for_each(|kind| self.core.resident.sub(kind, 1));
+            self.count_resident(ResidentKind::Anon, 1);
+        }
         drop(slot);
         Ok(Outcome::Done)
     }

@@ -89,9 +89,9 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
             if shared.protected {
                 gather.changed_range(run.start(), run.end());
             }
-            child.core.resident.add(ResidentKind::Anon, shared.pages - shared.objects);
-            child.core.resident.add(ResidentKind::Object, shared.objects);
-            child.core.resident.add(ResidentKind::Swapped, shared.swapped);
+            child.count_resident(ResidentKind::Anon, shared.pages - shared.objects);
+            child.count_resident(ResidentKind::Object, shared.objects);
+            child.count_resident(ResidentKind::Swapped, shared.swapped);
             if has_pinned && !run.is_huge() {
                 let pinned = child.copy_pinned(run, vma, copy);
                 copied = copied.and(pinned);

@@ -102,7 +102,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         self.adopt_huge(vma, start, leaf);
         match self.core.tables.install_huge(self.mem, start, leaf, spare) {
             Ok(true) => {
-                self.core.resident.add(ResidentKind::Anon, HUGE_PAGES);
+                self.count_resident(ResidentKind::Anon, HUGE_PAGES);
                 self.mem.count(Event::HugeFault);
                 Ok(Some(Outcome::Done))
             }
@@ -275,7 +275,7 @@ impl<P: Platform> AddressSpace<'_, P> {
                 gone += 1;
             }
         }
-        self.core.resident.add(ResidentKind::Anon, HUGE_PAGES);
+        self.count_resident(ResidentKind::Anon, HUGE_PAGES);
         self.core.resident.sub(ResidentKind::Anon, gone);
     }
 }

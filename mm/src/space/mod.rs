@@ -87,6 +87,7 @@ use lock::MmapLock;
 
 use crate::paging::{CpuTlb, PageTables, RootLoad, TlbGather};
 use crate::slab::Ref;
+use crate::sync::ReaderSlots;
 use crate::vma::{Spares, Vma, VmaTree};
 use crate::{Event, Memory, OutOfMemory, PageRange, PhysAddr, Platform, VmaFlags};
 
@@ -109,6 +110,8 @@ pub struct AddressSpace<'m, P: Platform> {
 pub(crate) struct SpaceCore {
     pub tables: PageTables,
     pub resident: Resident,
+    /// Faults in VMAs whose locks have spread.
+    pub readers: ReaderSlots,
 }
 
 impl SpaceCore {
@@ -126,9 +129,24 @@ impl SpaceCore {
     /// That of the address space which `vma` belongs to. It is in use as long as
     /// the VMA is chained to an anon_vma, whose lock the caller has.
     pub fn of(vma: &Vma) -> Ref<SpaceCore> {
-        // SAFETY: VMAs are made with what `AddressSpace::id` says, which is the
-        // address of an arena's object, and they are in an arena of the same memory.
-        unsafe { Ref::from_usize(vma.space()) }
+        // SAFETY: VMAs are made with what `AddressSpace::id` says.
+        unsafe { SpaceCore::by_id(vma.space()) }
+    }
+
+    /// That of the address space with this [id](AddressSpace::id).
+    ///
+    /// # Safety
+    ///
+    /// An address space has, or had, that id, and its [`Memory`] is still there.
+    pub unsafe fn by_id(id: usize) -> Ref<SpaceCore> {
+        // SAFETY: an id is the address of an object in an arena of the caller's memory.
+        unsafe { Ref::from_usize(id) }
+    }
+}
+
+impl AsRef<ReaderSlots> for Ref<SpaceCore> {
+    fn as_ref(&self) -> &ReaderSlots {
+        &self.readers
     }
 }
 
@@ -237,6 +255,12 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
     /// Where a position-independent program is to be loaded, in bytes.
     pub fn pie_base(&self) -> usize {
         self.mmap.read().layout.pie_base
+    }
+
+    /// Pages of that kind have come to be mapped.
+    #[inline]
+    fn count_resident(&self, kind: ResidentKind, pages: usize) {
+        self.core.resident.add(self.mem.platform().current_cpu(), kind, pages);
     }
 
     /// What VMAs know their address space by.

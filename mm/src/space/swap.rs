@@ -65,7 +65,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         record.inc_mapcount();
         // The reference that `swap_page` took is the entry's from now on.
         pte.set(Entry::leaf(pfn, page_protection(flags) | written).with_soft_dirty_of(seen));
-        self.core.resident.add(ResidentKind::Anon, 1);
+        self.count_resident(ResidentKind::Anon, 1);
         self.core.resident.sub(ResidentKind::Swapped, 1);
         self.mem.swap_put(slot);
         let writable = written.contains(EntryFlags::WRITE);

@@ -9,6 +9,7 @@ use crate::interval::Span;
 use crate::object::Object;
 use crate::rmap::{AnonVma, Avc};
 use crate::slab::Ref;
+use crate::space::SpaceCore;
 use crate::sync::{SpinLock, SpinLockGuard, VmaLock, point, rank};
 
 /// Bytes that nothing is placed in below a VMA that grows down (Linux's
@@ -245,7 +246,8 @@ impl Vma {
     /// anon_vma, and is locked for the address space's current `section`. Takes
     /// over a reference to the object.
     pub(super) fn init(&self, range: PageRange, pgoff: usize, attributes: &Attributes, space: usize, section: u64) {
-        self.lock.write_unshared(section);
+        // SAFETY: the address space makes a VMA for itself.
+        self.lock.write_unshared(section, || unsafe { SpaceCore::by_id(space) });
         self.set_place(range.start(), range.end(), pgoff);
         self.store_flags(attributes.flags);
         self.store_name(attributes.name);

@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::{Vma, VmaTree};
 use crate::avl::Link;
 use crate::slab::Ref;
-use crate::sync::{Held, point};
+use crate::sync::{Reader, ReaderSlot, point};
 
 /// A balanced tree that is higher has more nodes than there can be VMAs.
 const MAX_STEPS: usize = 64;
@@ -46,9 +46,9 @@ pub(crate) enum Miss {
 
 /// A VMA locked for reading: as long as this exists the VMA stays attached, and
 /// what it is and where.
-pub(crate) struct LockedVma {
+pub(crate) struct LockedVma<'s> {
     vma: Ref<Vma>,
-    _held: Held,
+    reader: Reader<'s>,
 }
 
 impl VmaIndex {
@@ -71,11 +71,17 @@ impl VmaIndex {
     }
 
     /// Locks what the walk has come to, if it is the VMA of the address space
-    /// `space` that contains `addr`.
+    /// `space` that contains `addr`. `slot` is that of this CPU there.
     #[inline(always)]
-    pub(crate) fn lock(&self, vma: Ref<Vma>, addr: usize, space: usize) -> Result<LockedVma, Miss> {
-        let held = vma.lock.try_read(&self.section).ok_or(Miss::Locked)?;
-        let locked = LockedVma { vma, _held: held };
+    pub(crate) fn lock<'s>(
+        &self,
+        vma: Ref<Vma>,
+        addr: usize,
+        space: usize,
+        slot: impl FnOnce() -> &'s ReaderSlot,
+    ) -> Result<LockedVma<'s>, Miss> {
+        let reader = vma.lock.try_read(&self.section, slot).ok_or(Miss::Locked)?;
+        let locked = LockedVma { vma, reader };
         if vma.is_attached() && vma.space() == space && vma.contains(addr) { Ok(locked) } else { Err(Miss::Changed) }
     }
 
@@ -88,7 +94,7 @@ impl VmaIndex {
     }
 }
 
-impl Deref for LockedVma {
+impl Deref for LockedVma<'_> {
     type Target = Ref<Vma>;
 
     #[inline(always)]
@@ -97,9 +103,9 @@ impl Deref for LockedVma {
     }
 }
 
-impl Drop for LockedVma {
+impl Drop for LockedVma<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.vma.lock.release();
+        self.vma.lock.release(&self.reader);
     }
 }

@@ -11,6 +11,7 @@ use crate::addr::PageRange;
 use crate::avl::{Adapter, Avl, Link, Links, Side};
 use crate::flags::VmaFlags;
 use crate::slab::Ref;
+use crate::space::SpaceCore;
 
 /// See the module's documentation.
 pub(crate) struct ByAddress;
@@ -144,7 +145,7 @@ impl VmaTree {
     /// pages or page tables are taken away as if nobody else were there.
     #[inline]
     pub(crate) fn lock_vma(&mut self, vma: Ref<Vma>) {
-        vma.lock.write(self.section);
+        vma.lock.write(self.section, || SpaceCore::of(&vma));
     }
 
     /// Whether faults are kept out of `vma`.

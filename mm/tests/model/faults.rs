@@ -92,3 +92,33 @@ fn two_faults_on_one_page() {
         machine.end([space, child]);
     });
 }
+
+/// Invariant: threads that fault in one VMA at the same time, so that its lock spreads, write to
+/// what is mapped and, once munmap has returned, to nothing.
+#[test]
+fn faults_side_by_side_and_munmap() {
+    check(|machine| {
+        let space = machine.space();
+        space.map_rw(PAGE, 7 * PAGE_SIZE);
+        space.write(2, PAGE + 6 * PAGE_SIZE, 1).unwrap();
+        let unmapped = Event::default();
+        let write = |cpu: usize| {
+            for page in [cpu, cpu + 2, cpu + 4] {
+                let too_late = unmapped.has_happened();
+                let done = space.write(cpu, PAGE + page * PAGE_SIZE, 2);
+                assert!(matches!(done, Ok(()) | Err(FaultError::NotMapped)), "{done:?}");
+                assert!(!(too_late && done.is_ok()), "there is memory after munmap");
+            }
+        };
+        race(&[&|| write(0), &|| write(1), &|| {
+            // In between, the lock may spread again, or somebody still think that it has.
+            for page in [6, 5, 4] {
+                space.munmap(PAGE + page * PAGE_SIZE, PAGE_SIZE).unwrap();
+            }
+            space.munmap(PAGE, 4 * PAGE_SIZE).unwrap();
+            unmapped.happens();
+        }]);
+        assert_eq!(space.stats().rss_anon, 0);
+        machine.end([space]);
+    });
+}

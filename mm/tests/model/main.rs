@@ -12,6 +12,7 @@
 
 mod faults;
 mod huge;
+mod locks;
 mod machine;
 mod merges;
 mod migration;

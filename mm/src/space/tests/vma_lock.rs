@@ -17,7 +17,7 @@ fn fault(p: &Process<'_>, addr: usize) -> Result<Result<(), FaultError>, Fallbac
 
 /// What comes of locking a VMA that a walk to `addr` has come to.
 fn lock_found(p: &Process<'_>, vma: Ref<Vma>, addr: usize) -> Result<(), Miss> {
-    p.space.mmap.index().lock(vma, addr, p.space.id()).map(drop)
+    p.space.mmap.index().lock(vma, addr, p.space.id(), || p.space.reader_slot()).map(drop)
 }
 
 fn is_mapped(p: &Process<'_>, addr: usize) -> bool {
@@ -184,7 +184,7 @@ fn waits_for_the_fault(change: impl Fn(&Process<'_>) + Sync) {
         let entry = || p.space.core.tables.lookup(mem, BASE);
         let present = entry();
         let found = p.space.mmap.index().find(BASE).unwrap();
-        let fault = p.space.mmap.index().lock(found, BASE, p.space.id()).ok().unwrap();
+        let fault = p.space.mmap.index().lock(found, BASE, p.space.id(), || p.space.reader_slot()).ok().unwrap();
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| change(&p));
             // Once the writer waits, nobody else gets the lock.

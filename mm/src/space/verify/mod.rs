@@ -80,18 +80,18 @@ impl<P: Platform> AddressSpace<'_, P> {
                 };
                 if let Some(slot) = swapped {
                     self.verify_swapped(vma, addr, slot);
-                    resident.add(ResidentKind::Swapped, 1);
+                    resident.add(0, ResidentKind::Swapped, 1);
                     return;
                 }
                 if moving {
-                    resident.add(ResidentKind::Anon, 1);
+                    resident.add(0, ResidentKind::Anon, 1);
                     return;
                 }
                 let pages = entry.pfns().count();
                 assert!(addr + pages * PAGE_SIZE <= vma.end(), "a huge page at {addr:#x} reaches beyond {vma:?}");
                 for addr in (addr..).step_by(PAGE_SIZE).take(pages) {
                     if let Some(kind) = self.verify_page(vma, addr, entry.pte_for(addr), relatives) {
-                        resident.add(kind, 1);
+                        resident.add(0, kind, 1);
                     }
                 }
             }

@@ -331,7 +331,7 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "a new VMA is not locked while it is made",
         "mm/src/vma/area.rs",
-        "        self.lock.write_unshared(section);\n",
+        "        self.lock.write_unshared(section, || unsafe { SpaceCore::by_id(space) });\n",
         "",
     ),
     mutation(
@@ -912,6 +912,20 @@ pub const RACES: &[Mutation] = &[
         "mm/src/sync/vma_lock.rs",
         "        if self.has_readers() {",
         "        if false {",
+    ),
+    race(
+        "faults::faults_side_by_side_and_munmap",
+        "race: a writer does not look into the slots of CPUs",
+        "mm/src/sync/vma_lock.rs",
+        "            self.wait_for_slots(slots().as_ref());",
+        "            let _ = slots;",
+    ),
+    race(
+        "locks::readers_and_sections",
+        "race: a reader in its slot does not look whether the lock is spread still",
+        "mm/src/sync/vma_lock.rs",
+        "            point();\n            if self.is_spread.load(Ordering::SeqCst) {",
+        "            point();\n            if true {",
     ),
     race(
         "trees::detach_and_look_up_cve_2023_3269",
