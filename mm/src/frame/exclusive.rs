@@ -24,7 +24,7 @@ use super::{FrameKind, SHARED};
 use crate::Frame;
 
 impl Frame {
-    /// Whether the page is a private one that is its one mapping's alone: see [the module](self).
+    /// Whether the page is a private one that is its one mapping's alone: see `mm/src/frame/exclusive.rs`.
     #[inline(always)]
     pub fn is_exclusive(&self) -> bool {
         self.state.load(Ordering::Relaxed) & (0xff | SHARED) == FrameKind::Anon as u32
