@@ -277,6 +277,23 @@ fn madv_free_keeps_what_is_written_afterwards() {
 }
 
 #[test]
+fn madv_free_of_a_page_that_another_has_in_swap_leaves_that_ones_contents() {
+    with_swap(512, 64, |mem| {
+        let p = filled(mem, 1);
+        p.space.madvise(BASE, PAGE, PAGEOUT).unwrap();
+        let child = p.fork().unwrap();
+        // It is the only one that has it mapped, but not the only one that it belongs to.
+        child.assert_filled(BASE, 1);
+        child.space.madvise(BASE, PAGE, FREE).unwrap();
+        p.assert_filled(BASE, 1);
+        mem.reclaim(512);
+        check(&[&p, &child]);
+        p.assert_filled(BASE, 1);
+        check(&[&p, &child]);
+    });
+}
+
+#[test]
 fn madv_free_of_what_is_in_swap_frees_it() {
     with_swap(512, 64, |mem| {
         let p = filled(mem, 2);

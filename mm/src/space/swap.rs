@@ -57,6 +57,8 @@ impl<P: Platform> AddressSpace<'_, P> {
         } else {
             record.set_shared();
         }
+        // Who said so did it while this one had the page as well; or before it was last written to.
+        record.set_lazy_free(false);
         let flags = vma.flags();
         let mut written = if alone && flags.contains(VmaFlags::WRITE) { WRITTEN } else { EntryFlags::ACCESSED };
         if !access.write && !may_be_writable(flags, seen) {

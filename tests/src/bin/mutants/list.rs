@@ -119,6 +119,12 @@ pub const MUTATIONS: &[Mutation] = &[
         "",
     ),
     mutation(
+        "swap: a page that somebody else has freed lazily may go",
+        "mm/src/space/swap.rs",
+        "record.set_lazy_free(false);",
+        "",
+    ),
+    mutation(
         "reclaim: a page goes that the kernel has a reference to",
         "mm/src/reclaim/evict.rs",
         " || record.refcount() != mapped + 1 + u32::from(cached != 0)",
