@@ -23,6 +23,8 @@ use shuttle::{Config, MaxSteps, Runner};
 const SCHEDULES: usize = 10_000;
 /// In a scenario with huge pages, of which each schedule takes as long as so many without.
 const HUGE: usize = 20;
+/// The same for one with [`MANY_FRAMES`].
+const ROOMY: usize = 5;
 /// Preemptions that PCT makes, and one.
 const PCT_DEPTH: usize = 4;
 /// More steps than any schedule has, unless somebody waits for ever.
@@ -33,6 +35,8 @@ const STACK: usize = 1 << 20;
 const CPUS: usize = 3;
 /// Enough for three small address spaces.
 const FRAMES: usize = 96;
+/// Enough to leave some free while others are filled.
+const MANY_FRAMES: usize = 192;
 /// Enough for two huge pages and what goes with them.
 const HUGE_FRAMES: usize = 4 * 512;
 /// Pages that there is swap for.
@@ -59,6 +63,11 @@ pub fn check(scenario: fn(&Machine)) {
 /// [`check`] on a machine with memory for huge pages.
 pub fn check_huge(scenario: fn(&Machine)) {
     check_with(scenario, HUGE_FRAMES, number("MODEL_SCHEDULES", SCHEDULES) / HUGE + 1);
+}
+
+/// [`check`] on a machine with room for pages to be moved together.
+pub fn check_roomy(scenario: fn(&Machine)) {
+    check_with(scenario, MANY_FRAMES, number("MODEL_SCHEDULES", SCHEDULES) / ROOMY + 1);
 }
 
 fn check_with(scenario: fn(&Machine), frames: usize, schedules: usize) {
@@ -154,6 +163,16 @@ impl Machine {
         let all = (0..self.memory.end_frame().0).map(Pfn);
         let private = |&pfn: &Pfn| self.memory.frame(pfn).kind() == FrameKind::Anon;
         self.memory.migrate(all.filter(private).collect::<Vec<_>>()).expect("too few frames");
+    }
+
+    /// Has the pages in these frames moved to other frames, in this order.
+    pub fn migrate_frames(&self, frames: impl IntoIterator<Item = Pfn>) {
+        self.memory.migrate(frames).expect("too few frames");
+    }
+
+    /// Has private pages moved out of some block of that order, until one is free.
+    pub fn compact(&self, order: u8) -> bool {
+        self.memory.compact(order)
     }
 
     /// Looks at the next so many pages that may be merged.

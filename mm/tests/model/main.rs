@@ -10,6 +10,7 @@
 //! `docs/locking.md` lists for each scenario a bug, put into the crate by `make
 //! mutants`, that it finds.
 
+mod compaction;
 mod faults;
 mod huge;
 mod locks;

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use mm::{FaultError, PAGE_SIZE, SpaceError};
+use mm::{FaultError, PAGE_SIZE, PageRange, SpaceError};
 
 use crate::machine::{Event, Machine, Space, check, race};
 use crate::taken::{PAGE, munmap_while, write, write_while};
@@ -159,5 +159,29 @@ fn two_migrations() {
             assert_eq!(space.read(2, PAGE), Ok(value));
         }
         machine.end([space, child, other]);
+    });
+}
+
+/// Two that have more than one page locked at a time lock them in opposite order: who moves them, and who merges
+/// them.
+///
+/// Invariant: neither waits for the other for ever, and the pages have what was written to them last.
+#[test]
+fn two_lock_pages_in_opposite_order() {
+    check(|machine| {
+        let space = machine.space();
+        space.map_rw(PAGE, 2 * PAGE_SIZE);
+        space.let_merge(PAGE, 2 * PAGE_SIZE);
+        (0..2).for_each(|page| space.write(0, PAGE + page * PAGE_SIZE, 1).unwrap());
+        machine.merge(2);
+        let mut frames = Vec::new();
+        space.for_each_page(PageRange::from_len(PAGE, 2 * PAGE_SIZE).unwrap(), |page| frames.push(page.pfn));
+        race(&[
+            &|| machine.migrate_frames(frames.iter().copied()),
+            &|| machine.migrate_frames(frames.iter().rev().copied()),
+            &|| machine.merge(2),
+        ]);
+        assert_eq!((space.read(2, PAGE), space.read(2, PAGE + PAGE_SIZE)), (Ok(1), Ok(1)));
+        machine.end([space]);
     });
 }

@@ -738,6 +738,27 @@ pub const RACES: &[Mutation] = &[
         "            let Some(page)",
     ),
     race(
+        "compaction::compaction_and_write",
+        "race: a page that has to stay is taken for moved",
+        "mm/src/migrate/mod.rs",
+        "self.mem.resume_mappings(from, if moves { to.pfn() } else { from });",
+        "self.mem.resume_mappings(from, to.pfn());",
+    ),
+    race(
+        "compaction::compaction_and_munmap",
+        "race: munmap does not know of the flush that is still to come",
+        "mm/src/reclaim/withdraw.rs",
+        "            record.inc_migrating();\n            core.tables.mark_stale();\n",
+        "            record.inc_migrating();\n",
+    ),
+    race(
+        "migration::two_lock_pages_in_opposite_order",
+        "race: who moves pages waits for one with another one locked",
+        "mm/src/migrate/mod.rs",
+        "let Some(lock) = record.try_folio_lock().filter(",
+        "let Some(lock) = Some(record.folio_lock()).filter(",
+    ),
+    race(
         "pins::pin_and_fork",
         "race: who pins does not ask whether the page is shared by now",
         "mm/src/space/pin.rs",
