@@ -90,12 +90,8 @@ pub fn set_run(number: u32) -> Result<(), Errno> {
 fn unmerge_all() -> Result<(), Errno> {
     // A process that has just been made may have a number that was gone past.
     for _ in 0..UNMERGE_PASSES {
-        let mut pid = 0;
-        while let Some(process) = table::next_process(pid, |_| true) {
-            if let Some(space) = process.space() {
-                space.unmerge()?;
-            }
-            pid = process.pid() + 1;
+        for space in table::processes(0, |_| true).filter_map(|process| process.space()) {
+            space.unmerge()?;
         }
         if memory().ksm_stats().shared == 0 {
             break;
@@ -107,12 +103,8 @@ fn unmerge_all() -> Result<(), Errno> {
 
 /// Pages that have been merged with the page of zeroes, in all processes.
 pub fn zero_pages() -> usize {
-    let (mut pid, mut pages) = (0, 0);
-    while let Some(process) = table::next_process(pid, |_| true) {
-        pages += process.space().map_or(0, |space| space.ksm_pages().zero);
-        pid = process.pid() + 1;
-    }
-    pages
+    let spaces = table::processes(0, |_| true).filter_map(|process| process.space());
+    spaces.map(|space| space.ksm_pages().zero).sum()
 }
 
 /// Whether pages are to be looked at now. Cheap enough for the timer.

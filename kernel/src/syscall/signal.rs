@@ -174,9 +174,7 @@ fn to_group(group: u32, info: Option<SigInfo>) -> Result {
 /// To every process but the first and the caller.
 fn to_all(caller: &Process, info: Option<SigInfo>) -> Result {
     let mut any = false;
-    let mut from = table::INIT + 1;
-    while let Some(process) = table::next_process(from, |process| process.pid() != caller.pid()) {
-        from = process.pid() + 1;
+    for process in table::processes(table::INIT + 1, |process| process.pid() != caller.pid()) {
         any = true;
         if let Some(info) = info {
             // One of many: a full queue is not the sender's concern.

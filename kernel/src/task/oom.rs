@@ -15,9 +15,7 @@ use crate::error;
 pub fn relieve() {
     let mut ending = false;
     let mut largest: Option<(usize, Arc<Process>)> = None;
-    let mut from = 0;
-    while let Some(process) = table::next_process(from, |process| !process.is_zombie()) {
-        from = process.pid() + 1;
+    for process in table::processes(0, |process| !process.is_zombie()) {
         ending |= process.is_exiting();
         let Some(space) = process.space() else { continue };
         let stats = space.stats();

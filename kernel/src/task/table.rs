@@ -277,6 +277,16 @@ pub fn next_process(from: u32, wanted: impl Fn(&Process) -> bool) -> Option<Arc<
     (from..PID_MAX).filter_map(|number| table.get(number)?.process.as_ref()).find(|process| wanted(process)).cloned()
 }
 
+/// All processes with a number from `from` on that `wanted` accepts, by number. The table is locked for each
+/// alone: what becomes of the others meanwhile is seen, but for a new one whose number was gone past.
+pub fn processes(mut from: u32, wanted: impl Fn(&Process) -> bool) -> impl Iterator<Item = Arc<Process>> {
+    core::iter::from_fn(move || {
+        let process = next_process(from, &wanted)?;
+        from = process.pid() + 1;
+        Some(process)
+    })
+}
+
 /// Whether any process is in group `group` of session `session`.
 pub fn group_exists(group: u32, session: u32) -> bool {
     TABLE.lock().processes().any(|process| process.group() == group && process.session() == session)

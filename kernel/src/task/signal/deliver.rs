@@ -115,9 +115,7 @@ fn is_orphaned_group(process: &Process) -> bool {
     use crate::task::table;
     let group = process.group();
     let session = process.session();
-    let mut from = 0;
-    while let Some(member) = table::next_process(from, |member| member.group() == group) {
-        from = member.pid() + 1;
+    for member in table::processes(0, |member| member.group() == group) {
         if let Some(parent) = table::process(member.parent_pid())
             && parent.session() == session
             && parent.group() != group

@@ -37,9 +37,7 @@ pub fn to_thread(thread: &Arc<Thread>, info: SigInfo) -> Result<(), Errno> {
 /// Sends a signal to every process of a group. Says whether there was any.
 pub fn to_group(group: u32, info: SigInfo) -> bool {
     let mut any = false;
-    let mut from = 0;
-    while let Some(process) = table::next_process(from, |process| process.group() == group) {
-        from = process.pid() + 1;
+    for process in table::processes(0, |process| process.group() == group) {
         any = true;
         // One of many: a full queue is not the sender's concern.
         let _ = to_process(&process, info);
