@@ -67,7 +67,7 @@ pub use pcid::{CpuFlush, CpuTlb, RootLoad};
 pub(crate) use table::{Level, Slot};
 pub(crate) use verify::Visit;
 pub(crate) use visit::Run;
-pub(crate) use walk::Glance;
+pub(crate) use walk::{Glance, PteGuard};
 
 use table::{ENTRIES, Table};
 

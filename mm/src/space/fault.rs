@@ -28,7 +28,7 @@ use super::zap::forget_mapping;
 use super::{AddressSpace, FaultError};
 use crate::frame::{Frame, Frames, copy_page};
 use crate::object::{Object, ObjectError, is_part_of};
-use crate::paging::{Entry, EntryFlags, Glance, HUGE_PAGES, TlbGather};
+use crate::paging::{Entry, EntryFlags, Glance, HUGE_PAGES, PteGuard, TlbGather};
 use crate::rmap::{self, AnonVma};
 use crate::slab::Ref;
 use crate::sync::ReaderSlot;
@@ -366,21 +366,22 @@ impl<P: Platform> AddressSpace<'_, P> {
             let frame = self.mem.alloc_zeroed(FrameKind::Anon)?;
             return self.replace(vma, page, old, frame, true);
         }
-        // The reference keeps the page as it is while it is copied.
-        self.mem.get(old.pfn());
-        drop(slot);
-        self.replace_by_copy(vma, page, old, true)
+        self.replace_by_copy(vma, page, slot, true)
     }
 
-    /// Lets an entry map a copy of the page that it maps, as `old` says. Takes over a reference to that.
+    /// Lets an entry map a copy of the page that it maps, and otherwise as [`replace`](Self::replace).
     #[inline(always)]
     pub(super) fn replace_by_copy(
         &self,
         vma: Ref<Vma>,
         page: usize,
-        old: Entry,
+        slot: PteGuard<'_>,
         written: bool,
     ) -> Result<Outcome, FaultError> {
+        let old = slot.get();
+        // The reference keeps the page as it is while it is copied.
+        self.mem.get(old.pfn());
+        drop(slot);
         let copy = self.copy_of(old.pfn());
         let outcome = copy.and_then(|frame| self.replace(vma, page, old, frame, written));
         self.mem.put(old.pfn());

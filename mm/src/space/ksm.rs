@@ -127,12 +127,7 @@ impl<P: Platform> AddressSpace<'_, P> {
                 let frame = self.mem.alloc_zeroed(FrameKind::Anon)?;
                 self.replace(vma, page, old, frame, false)
             }
-            Some(Merged::Page) => {
-                // The reference keeps the page while it is copied.
-                self.mem.get(old.pfn());
-                drop(slot);
-                self.replace_by_copy(vma, page, old, false)
-            }
+            Some(Merged::Page) => self.replace_by_copy(vma, page, slot, false),
         }
     }
 

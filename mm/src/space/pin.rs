@@ -107,9 +107,6 @@ impl<'m, P: Platform> AddressSpace<'m, P> {
             self.core.tables.split_leaf(self.mem, page);
             return Ok(Outcome::Again);
         }
-        // The reference keeps the page while it is copied.
-        self.mem.get(old.pfn());
-        drop(slot);
-        self.replace_by_copy(vma, page, old, false)
+        self.replace_by_copy(vma, page, slot, false)
     }
 }
