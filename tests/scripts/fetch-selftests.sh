@@ -72,9 +72,10 @@ for file in vm_util.c hugepage_settings.c; do
     [ ! -e "$mm/$file" ] || common="$common $mm/$file"
 done
 for test in mremap_test mremap_dontunmap map_fixed_noreplace map_populate \
-    mlock2-tests mlock-random-test madv_populate ksm_functional_tests; do
+    mlock2-tests mlock-random-test madv_populate ksm_functional_tests soft-dirty mkdirty merge; do
     # shellcheck disable=SC2086 # several files
-    build "$version" $test -D_GNU_SOURCE= -I"$mm" -I"$mm/.." -I"$tools/include" -isystem "$tools/include/uapi" \
+    # The C library may be older than that call.
+    build "$version" $test -D_GNU_SOURCE= -D__NR_mseal=462 -I"$mm" -I"$mm/.." -I"$tools/include" -isystem "$tools/include/uapi" \
         -I"$DEBIAN/selftests/libcap/usr/include" "$mm/$test.c" $common \
         -L"$DEBIAN/selftests/libcap/usr/lib/x86_64-linux-gnu" $([ $test != mlock-random-test ] || echo -lcap)
 done

@@ -26,6 +26,7 @@ pub mod inode;
 pub mod io;
 pub mod page;
 pub mod path;
+pub mod pidfd;
 pub mod pipe;
 pub mod poll;
 pub mod procfs;

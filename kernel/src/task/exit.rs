@@ -21,6 +21,7 @@ use super::watchdog;
 use crate::arch::cpu;
 use crate::arch::usercopy::write_user;
 use crate::drivers::debug_exit;
+use crate::fs::poll;
 
 /// Nanoseconds of the clock tick in which times are reported to programs.
 pub const CLOCK_TICK_NS: u64 = 10_000_000;
@@ -195,6 +196,7 @@ fn become_zombie(process: &Arc<Process>) {
         debug_exit::exit(status.shell_code());
     }
     process.zombie.store(true, Ordering::Release);
+    poll::changed();
     // Not before: a parent that exits meanwhile either sees the zombie, and tells
     // the next one, or that is seen here.
     let parent = table::parent(process);

@@ -79,11 +79,13 @@ pub(super) fn page_protection(flags: VmaFlags) -> EntryFlags {
     access | execute | EntryFlags::USER
 }
 
-/// Whether a VMA with `flags` allows the access to a page that is not mapped yet
-/// (Linux's `access_error`): x86-64 page tables cannot allow writing or executing
+/// [`AccessDenied`](FaultError::AccessDenied) unless a VMA with `flags` allows the access to a page that is
+/// not mapped yet (Linux's `access_error`): x86-64 page tables cannot allow writing or executing
 /// without reading. An instruction fetch counts as a read until the page is there.
-fn allows(flags: VmaFlags, access: FaultAccess) -> bool {
-    if access.write { flags.contains(VmaFlags::WRITE) } else { flags.intersects(VmaFlags::ACCESS) }
+#[inline(always)]
+pub(super) fn allow(flags: VmaFlags, access: FaultAccess) -> Result<(), FaultError> {
+    let allowed = if access.write { flags.contains(VmaFlags::WRITE) } else { flags.intersects(VmaFlags::ACCESS) };
+    if allowed { Ok(()) } else { Err(FaultError::AccessDenied) }
 }
 
 impl Fallback {
@@ -175,6 +177,9 @@ impl<P: Platform> AddressSpace<'_, P> {
             return Err(Fallback::FirstWrite);
         }
         let page = page_align_down(addr);
+        if let Err(error) = allow(vma.flags(), access) {
+            return Ok(Err(error));
+        }
         loop {
             match self.fault_in(*vma, page, access) {
                 Ok(Outcome::Again) => {}
@@ -196,6 +201,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             let state = self.mmap.read();
             match state.vmas.find(addr) {
                 Some(vma) if vma.start() <= addr => {
+                    allow(vma.flags(), access)?;
                     if self.fault_in(vma, page_align_down(addr), access)? == Outcome::Done {
                         return Ok(());
                     }
@@ -211,11 +217,10 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Faults in one page of `vma`, with its lock held or the mmap lock in either
     /// mode; only with the mmap lock if it is a private VMA's first write.
+    ///
+    /// That the VMA [allows](allow) the access the caller has found out, or it is a debugger's:
+    /// then a private page that is written to stays one that the program may not write to.
     pub(super) fn fault_in(&self, vma: Ref<Vma>, page: usize, access: FaultAccess) -> Result<Outcome, FaultError> {
-        let flags = vma.flags();
-        if !allows(flags, access) {
-            return Err(FaultError::AccessDenied);
-        }
         if is_first_write(vma, access) {
             rmap::prepare(self.mem, vma)?;
         }
@@ -226,7 +231,7 @@ impl<P: Platform> AddressSpace<'_, P> {
                 self.swap_in(vma, page, entry, access)
             } else if access.write && !entry.is_writable() {
                 self.fault_read_only(vma, page, seen)
-            } else if access.execute && !flags.contains(VmaFlags::EXEC) {
+            } else if access.execute && !vma.flags().contains(VmaFlags::EXEC) {
                 Err(FaultError::AccessDenied)
             } else {
                 // Another CPU was faster, or the TLB was stale.
@@ -340,7 +345,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         Ok(Outcome::Done)
     }
 
-    /// A write to a page that is mapped read-only in a writable VMA: a shared
+    /// A write to a page that is mapped read-only, in a VMA that is writable but for a debugger: a shared
     /// page becomes writable, so does a private one that nobody else has; of
     /// anything else the VMA gets a copy.
     fn fault_read_only(&self, vma: Ref<Vma>, page: usize, seen: Glance<'_>) -> Result<Outcome, FaultError> {
@@ -351,8 +356,10 @@ impl<P: Platform> AddressSpace<'_, P> {
         if !old.maps_page() || old.is_writable() {
             return Ok(Outcome::Again);
         }
-        if vma.flags().contains(VmaFlags::SHARED) || make_exclusive(&self.mem.frames(), old) {
-            slot.update(|entry| entry.with(WRITTEN));
+        let flags = vma.flags();
+        if flags.contains(VmaFlags::SHARED) || make_exclusive(&self.mem.frames(), old) {
+            let denied = if flags.contains(VmaFlags::WRITE) { EntryFlags::empty() } else { EntryFlags::WRITE };
+            slot.update(|entry| entry.with(WRITTEN.difference(denied)));
             return Ok(Outcome::Done);
         }
         if old.is_huge() {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `mmap.rs`, `munmap.rs`, `mprotect.rs`, `mremap/`, `brk.rs`, `madvise.rs`, `mlock.rs` | the system calls |
 //! | `fault.rs`, `huge.rs` | page faults |
-//! | `populate.rs` | faulting in ahead, access from outside |
+//! | `populate.rs`, `forced.rs` | faulting in ahead, access from outside |
 //! | `fork.rs`, `stack.rs` | what fork and exec need |
 //! | `place.rs`, `layout.rs` | choosing addresses |
 //! | `account.rs` | limits, counters, the commit charge |
@@ -40,6 +40,7 @@ mod brk;
 mod clear_refs;
 mod error;
 mod fault;
+mod forced;
 mod fork;
 mod huge;
 mod inspect;

@@ -1,12 +1,16 @@
 //! Faulting pages in ahead of use, and reading and writing an address space
 //! that is not the current one.
 
-use super::fault::Outcome;
+use super::fault::{Outcome, allow};
 use super::{AddressSpace, FaultAccess, FaultError, SpaceError, State};
 use crate::paging::EntryFlags;
 use crate::slab::Ref;
 use crate::vma::Vma;
 use crate::{Frame, PAGE_SIZE, PageRange, Pfn, Platform, VmaFlags, page_align_down};
+
+/// Calls a function with a page of an address space, if it has one there that allows the access, and says
+/// whether it has.
+pub(super) type WithPage<S> = fn(&S, usize, FaultAccess, &mut dyn FnMut(*mut u8)) -> Result<bool, FaultError>;
 
 impl<P: Platform> AddressSpace<'_, P> {
     /// Faults in all pages of `range`, writable where the mapping is private
@@ -104,6 +108,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     }
 
     fn fault_in_range(&self, vma: Ref<Vma>, range: PageRange, access: FaultAccess) -> Result<(), FaultError> {
+        allow(vma.flags(), access)?;
         let mut page = range.start();
         while page < range.end() {
             if self.fault_in(vma, page, access)? == Outcome::Done {
@@ -121,13 +126,7 @@ impl<P: Platform> AddressSpace<'_, P> {
     ///
     /// Of the first page that cannot be read; what came before has been copied.
     pub fn read_bytes(&self, addr: usize, buffer: &mut [u8]) -> Result<(), FaultError> {
-        self.for_pages(addr, buffer.len(), FaultAccess::READ, |page, offset, done, len| {
-            let part = buffer.get_mut(done..done + len).unwrap_or_default();
-            // SAFETY: `for_pages` holds a reference to the frame, whose page is
-            // in the direct map, and `offset + part.len()` is inside it. That
-            // the program may write there meanwhile is why this is no `&[u8]`.
-            unsafe { part.as_mut_ptr().copy_from(page.add(offset), part.len()) };
-        })
+        self.copy_out(addr, buffer, Self::with_held)
     }
 
     /// Copies to the address space, which need not be the current one, from the
@@ -137,22 +136,40 @@ impl<P: Platform> AddressSpace<'_, P> {
     ///
     /// Of the first page that cannot be written; what came before has been.
     pub fn write_bytes(&self, addr: usize, bytes: &[u8]) -> Result<(), FaultError> {
-        self.for_pages(addr, bytes.len(), FaultAccess::WRITE, |page, offset, done, len| {
+        self.copy_in(addr, bytes, Self::with_held)
+    }
+
+    /// Copies from the byte address `addr` on; `with` is one that [`for_pages`](Self::for_pages) takes.
+    pub(super) fn copy_out(&self, addr: usize, buffer: &mut [u8], with: WithPage<Self>) -> Result<(), FaultError> {
+        self.for_pages(addr, buffer.len(), FaultAccess::READ, with, |page, offset, done, len| {
+            let part = buffer.get_mut(done..done + len).unwrap_or_default();
+            // SAFETY: `for_pages` holds a reference to the frame, whose page is
+            // in the direct map, and `offset + part.len()` is inside it. That
+            // the program may write there meanwhile is why this is no `&[u8]`.
+            unsafe { part.as_mut_ptr().copy_from(page.add(offset), part.len()) };
+        })
+    }
+
+    /// The same to the byte address `addr`.
+    pub(super) fn copy_in(&self, addr: usize, bytes: &[u8], with: WithPage<Self>) -> Result<(), FaultError> {
+        self.for_pages(addr, bytes.len(), FaultAccess::WRITE, with, |page, offset, done, len| {
             let part = bytes.get(done..done + len).unwrap_or_default();
-            // SAFETY: as in `read_bytes`; a page faulted in for writing is this
+            // SAFETY: as in `copy_out`; a page held for writing is this
             // address space's to write to.
             unsafe { page.add(offset).copy_from(part.as_ptr(), part.len()) };
         })
     }
 
     /// Calls `f(page, offset in it, bytes done before, bytes to do)` for each
-    /// page of `len` bytes from `addr`, with a reference to its frame held, and the mmap lock: who
-    /// asks later what has been written to is to hear of this.
+    /// page of `len` bytes from `addr`, by way of `with`: with a reference to its frame held, and the mmap lock,
+    /// so that who asks later what has been written to is to hear of this. Where `with` finds nothing that it
+    /// could call `f` with, there is a fault.
     fn for_pages(
         &self,
         addr: usize,
         len: usize,
         access: FaultAccess,
+        with: WithPage<Self>,
         mut f: impl FnMut(*mut u8, usize, usize, usize),
     ) -> Result<(), FaultError> {
         let mut done = 0;
@@ -160,7 +177,7 @@ impl<P: Platform> AddressSpace<'_, P> {
             let at = addr.checked_add(done).ok_or(FaultError::NotMapped)?;
             let offset = at % PAGE_SIZE;
             let part = (PAGE_SIZE - offset).min(len - done);
-            if self.with_held(page_align_down(at), access, |page| f(page, offset, done, part)) {
+            if with(self, page_align_down(at), access, &mut |page| f(page, offset, done, part))? {
                 done += part;
             } else {
                 self.handle_fault(at, access)?;
@@ -171,7 +188,7 @@ impl<P: Platform> AddressSpace<'_, P> {
 
     /// Calls `f` with the page at `page` if it is mapped so that it allows the access, and says
     /// whether it has; with a reference to the frame.
-    fn with_held(&self, page: usize, access: FaultAccess, f: impl FnOnce(*mut u8)) -> bool {
+    fn with_held(&self, page: usize, access: FaultAccess, f: &mut dyn FnMut(*mut u8)) -> Result<bool, FaultError> {
         let state = self.mmap.read();
         let take = |pfn, record: Option<&Frame>| {
             if let Some(record) = record {
@@ -179,12 +196,12 @@ impl<P: Platform> AddressSpace<'_, P> {
             }
             pfn
         };
-        let Some(pfn) = self.with_mapped(&state, page, access, take) else { return false };
+        let Some(pfn) = self.with_mapped(&state, page, access, take) else { return Ok(false) };
         f(self.mem.page_ptr(pfn));
         if pfn != self.mem.zero_page() {
             self.mem.put(pfn);
         }
-        true
+        Ok(true)
     }
 
     /// Calls `f` with the frame mapped at `page`, if that is mapped so that it allows the access, and with

@@ -539,7 +539,7 @@ impl FileOps for Memory {
         while sink.remaining() > 0 {
             let address = (offset as usize).saturating_add(done);
             let count = Memory::step(address, sink.remaining(), &buffer);
-            if self.0.read_bytes(address, &mut buffer[..count]).is_err() {
+            if self.0.peek(address, &mut buffer[..count]).is_err() {
                 return partial(done, Errno::EIO);
             }
             match sink.put(&buffer[..count]) {
@@ -562,7 +562,7 @@ impl FileOps for Memory {
                 Ok(count) => count,
                 Err(error) => return partial(done, error),
             };
-            if self.0.write_bytes(address, &buffer[..count]).is_err() {
+            if self.0.poke(address, &buffer[..count]).is_err() {
                 return partial(done, Errno::EIO);
             }
             done += count;

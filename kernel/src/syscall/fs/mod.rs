@@ -137,6 +137,7 @@ pub fn call(number: usize, args: &[usize; 6]) -> Option<Result<usize>> {
         327 => io::read_vector_flags(fd, b, c, d as i64, f as u32),
         328 => io::write_vector_flags(fd, b, c, d as i64, f as u32),
         332 => metadata::statx(fd, b, c as u32, d as u32, e),
+        434 => open::process_file(a as i32, b as u32),
         436 => descriptors::close_range(a, b, c as u32),
         437 => open::open_how(fd, b, c, d),
         439 => metadata::access_at(fd, b, c as u32, d as u32),

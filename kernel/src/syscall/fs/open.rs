@@ -11,7 +11,8 @@ use crate::fs::file::flags::*;
 use crate::fs::inode::{FileSystem, S_IFREG};
 use crate::fs::tmpfs::{Regular, Seals};
 use crate::fs::{self, File};
-use crate::fs::{eventfd, open_inode, pipe};
+use crate::fs::{eventfd, open_inode, pidfd, pipe};
+use crate::task::table;
 
 pub fn open_at(directory: i32, path: usize, flags: u32, mode: u32) -> Result<usize> {
     let path = read_path(path, 0)?;
@@ -83,6 +84,21 @@ pub fn event_counter(initial: u32, flags: u32) -> Result<usize> {
     check_flags(flags, EFD_SEMAPHORE | O_CLOEXEC | O_NONBLOCK)?;
     let file = eventfd::new_file(initial, flags & EFD_SEMAPHORE != 0, flags & O_NONBLOCK)?;
     install(file, flags & O_CLOEXEC != 0)
+}
+
+/// `pidfd_open`.
+pub fn process_file(pid: i32, flags: u32) -> Result<usize> {
+    check_flags(flags, O_NONBLOCK)?;
+    if pid <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    let process = match table::process(pid as u32) {
+        Some(process) => process,
+        // Of threads only the first one of a process stands for it.
+        None if table::thread(pid as u32).is_some() => return Err(Errno::EINVAL),
+        None => return Err(Errno::ESRCH),
+    };
+    install(pidfd::new_file(process, flags)?, true)
 }
 
 /// `memfd_create`.

@@ -7,6 +7,7 @@
 mod basics;
 mod events;
 mod exclusive;
+mod forced;
 mod found;
 mod huge;
 mod injection;
