@@ -82,8 +82,9 @@ KERNEL_CARGO := --release -p kernel --target x86_64-target.json -Zjson-target-sp
 	$(if $(filter-out 0,$(CHECKED)),--config profile.release.debug-assertions=true)
 GUEST_CARGO := --release -p tests --target x86_64-unknown-linux-gnu
 GUEST_FLAGS := -C target-feature=+crt-static
-# The model checker is to be quick, and still have assertions on.
+# The model checkers are to be quick, and still have assertions on.
 MODEL_CARGO := --profile model -p mm --features shuttle --test model
+LOOM_CARGO := --profile model -p mm --features loom --test loom
 cargo = cargo $(1) --target-dir $(TARGET) $(2)
 guest_cargo = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$(1)" cargo build $(GUEST_CARGO)
 
@@ -159,6 +160,7 @@ test: image guests fixed-guests c-guests selftests
 	@scripts/totals.sh \
 		"$(call cargo,test,-q -p mm)" \
 		"$(call cargo,test,-q $(MODEL_CARGO))" \
+		"$(call cargo,test,-q $(LOOM_CARGO))" \
 		"$(UNSTABLE) cargo test -q $(BOOT_CARGO)" \
 		"$(call cargo,test,-q -p tests --lib --bin runner --bin mutants)" \
 		"$(RUNNER) test $(value ARGS)"
@@ -195,9 +197,11 @@ lint: boot
 	$(call cargo,clippy,--no-deps $(HOST_CRATES) --all-targets) -- -D warnings
 	$(UNSTABLE) cargo clippy --no-deps $(BOOT_CARGO) --all-targets -- -D warnings
 	$(call cargo,clippy,--no-deps -p mm --features shuttle --all-targets) -- -D warnings
+	$(call cargo,clippy,--no-deps -p mm --features loom --all-targets) -- -D warnings
 	$(UNSTABLE) $(call cargo,clippy,--no-deps $(KERNEL_CARGO)) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(call cargo,doc,--no-deps --document-private-items $(HOST_CRATES))
 	RUSTDOCFLAGS="-D warnings" $(call cargo,doc,--no-deps --document-private-items -p mm --features shuttle)
+	RUSTDOCFLAGS="-D warnings" $(call cargo,doc,--no-deps --document-private-items -p mm --features loom)
 	RUSTDOCFLAGS="-D warnings" $(UNSTABLE) cargo doc --no-deps --document-private-items $(BOOT_CARGO)
 	RUSTDOCFLAGS="-D warnings" $(UNSTABLE) $(call cargo,doc,--no-deps --document-private-items $(KERNEL_CARGO))
 

@@ -92,6 +92,7 @@
 //! - `sim`: the simulated machine of the crate's own tests (`mm::sim`), with `std`.
 //! - `fault-injection`: `Memory::fail_nth_allocation`.
 //! - `shuttle`: threads on that machine go on when the model checker `shuttle` says so.
+//! - `loom`: the atomics of some parts are the model checker `loom`'s; nothing but its tests runs.
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
 #![warn(missing_docs)]
 
@@ -106,6 +107,9 @@ mod memory;
 mod migrate;
 mod object;
 mod paging;
+#[cfg(feature = "loom")]
+#[doc(hidden)]
+pub mod parts;
 mod platform;
 mod reclaim;
 mod rmap;

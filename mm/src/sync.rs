@@ -7,6 +7,9 @@
 //! Built with the feature `shuttle`, they are locks of that model checker, and
 //! [`point`] is where it may let another thread go on.
 //!
+//! Built with the feature `loom`, what the lock of a VMA is made of is that model checker's
+//! ([`atomic`]).
+//!
 //! Each lock has a [`rank`], and a thread takes locks in ascending order of
 //! ranks alone. The rank is part of a lock's type, and of its guard's: the compiler
 //! checks the order where the outer lock's guard is at hand (`lock_under`,
@@ -25,6 +28,7 @@ pub(crate) use self::raw::point;
 pub(crate) use self::raw::thread;
 pub(crate) use self::vma_lock::{Reader, ReaderSlot, ReaderSlots, VmaLock};
 
+pub mod atomic;
 pub mod lock_order;
 mod order;
 pub mod vma_lock;
@@ -45,7 +49,9 @@ mod raw {
     #[inline(always)]
     pub(crate) const fn point() {}
 
-    #[cfg(any(test, feature = "sim"))]
+    #[cfg(feature = "loom")]
+    pub(super) use loom::thread::yield_now;
+    #[cfg(all(any(test, feature = "sim"), not(feature = "loom")))]
     pub(super) use std::thread::yield_now;
 
     /// Tells threads apart that a model checker has on one thread of the host.
@@ -249,8 +255,9 @@ impl<T, const RANK: u8> fmt::Debug for RwLock<T, RANK> {
 
 #[cfg(test)]
 mod tests {
-    use core::sync::atomic::{AtomicU64, Ordering};
+    use core::sync::atomic::Ordering;
 
+    use super::atomic::AtomicU64;
     use super::*;
 
     #[test]

@@ -28,7 +28,7 @@ mod tests;
 
 use core::fmt;
 use core::mem;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::Ordering;
 
 pub(crate) use allocator::FrameAllocator;
 pub use allocator::InitError;
@@ -36,6 +36,7 @@ pub(crate) use content::{clear_page, copy_page};
 pub(crate) use table::Frames;
 
 use crate::addr::Pfn;
+use crate::sync::atomic::{AtomicU32, AtomicUsize};
 use crate::sync::{SpinLock, SpinLockGuard, point, rank};
 
 /// The largest block of frames is `1 << MAX_ORDER` frames: 4 MiB.
@@ -139,7 +140,7 @@ const MERGED: u32 = 1 << 19;
 const SHARED: u32 = 1 << 20;
 
 impl Frame {
-    const fn new() -> Frame {
+    pub(crate) fn new() -> Frame {
         Frame {
             refcount: AtomicU32::new(0),
             mapcount: AtomicU32::new(0),
@@ -407,7 +408,7 @@ impl Frame {
 
     /// Makes a free frame one in use, with one reference.
     #[inline]
-    fn claim(&self, kind: FrameKind, order: u8) {
+    pub(crate) fn claim(&self, kind: FrameKind, order: u8) {
         self.set_state(kind, order, 0);
         self.mapping.store(0, Ordering::Relaxed);
         self.index.store(0, Ordering::Relaxed);

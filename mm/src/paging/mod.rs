@@ -56,7 +56,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{self, AtomicUsize, Ordering};
 
 pub(crate) use copy::RunPair;
 pub(crate) use entry::{Entry, EntryFlags};
@@ -71,6 +71,7 @@ pub(crate) use walk::{Glance, PteGuard};
 
 use table::{ENTRIES, Table};
 
+use crate::sync::atomic::AtomicU64;
 use crate::sync::point;
 use crate::{CpuSet, Event, FrameKind, Memory, OutOfMemory, OwnedFrame, PAGE_SIZE, Pfn, PhysAddr, Platform};
 
@@ -117,15 +118,10 @@ impl PageTables {
     /// [`OutOfMemory`]; then nothing has changed.
     pub fn init<P: Platform>(&self, mem: &Memory<P>) -> Result<(), OutOfMemory> {
         let root = mem.alloc_zeroed(FrameKind::Table)?.into_raw();
-        self.root.store(root.0, Ordering::Relaxed);
-        self.tables.store(1, Ordering::Relaxed);
-        self.huge.store(0, Ordering::Relaxed);
-        self.active.store(0, Ordering::Relaxed);
-        self.context.store(mem.next_context(), Ordering::Relaxed);
-        self.generation.store(0, Ordering::Relaxed);
+        self.start(root, mem.next_context());
         if let Some(kernel_root) = mem.kernel_root() {
-            let from = mem.page_ptr(Pfn::containing(kernel_root)).cast::<AtomicU64>();
-            let to = mem.page_ptr(root).cast::<AtomicU64>();
+            let from = mem.page_ptr(Pfn::containing(kernel_root)).cast::<atomic::AtomicU64>();
+            let to = mem.page_ptr(root).cast::<atomic::AtomicU64>();
             for i in ENTRIES / 2..ENTRIES {
                 // SAFETY: both are whole, aligned page tables, and `i` is one of
                 // their 512 entries. The new one is ours alone; the kernel's is
@@ -134,6 +130,17 @@ impl PageTables {
             }
         }
         Ok(())
+    }
+
+    /// From now on the root is that frame, and no CPU knows of it.
+    #[inline]
+    pub(crate) fn start(&self, root: Pfn, context: u64) {
+        self.root.store(root.0, Ordering::Relaxed);
+        self.tables.store(1, Ordering::Relaxed);
+        self.huge.store(0, Ordering::Relaxed);
+        self.active.store(0, Ordering::Relaxed);
+        self.context.store(context, Ordering::Relaxed);
+        self.generation.store(0, Ordering::Relaxed);
     }
 
     /// Frees all table pages. No CPU has the root loaded any more, and nobody

@@ -228,7 +228,7 @@ impl PageTables {
 
     /// Says of one more flush what all CPUs that may need it have to know.
     #[inline(always)]
-    pub(super) fn next_flush(&self, start: usize, end: usize, full: bool) -> (CpuSet, TlbFlush) {
+    pub(crate) fn next_flush(&self, start: usize, end: usize, full: bool) -> (CpuSet, TlbFlush) {
         point();
         // Not after: see `enter`. The operation is a fence for the changed
         // entries too, so a CPU that is not active yet sees them.

@@ -4,9 +4,10 @@
 //! for each thread. In a kernel that is built with debug assertions they are known
 //! for each CPU, once the kernel has said how to tell which one executes
 //! ([`track_locks`]); then its debugger may ask for them ([`locks_held`]). Otherwise
-//! nothing is known or checked.
+//! nothing is known or checked; nor under `loom`, which has all threads on one of the host's.
 
-#[cfg_attr(any(test, feature = "sim"), path = "order/threads.rs")]
+#[cfg_attr(feature = "loom", path = "order/nobody.rs")]
+#[cfg_attr(all(any(test, feature = "sim"), not(feature = "loom")), path = "order/threads.rs")]
 #[cfg_attr(all(debug_assertions, not(any(test, feature = "sim"))), path = "order/cpus.rs")]
 #[cfg_attr(not(any(test, feature = "sim", debug_assertions)), path = "order/nobody.rs")]
 mod holders;

@@ -1,13 +1,15 @@
 //! The lock that lets a page fault do without the mmap lock.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::Ordering;
 
+use super::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use super::order::Held;
 use super::{Relax, point, rank};
 use spin::RelaxStrategy;
 
-/// CPUs with numbers that are equal modulo this have a [`ReaderSlot`] in common.
-const SLOTS: usize = 8;
+/// CPUs with numbers that are equal modulo this have a [`ReaderSlot`] in common. (For `loom` few,
+/// as each is a place that a writer looks at.)
+const SLOTS: usize = if cfg!(feature = "loom") { 2 } else { 8 };
 
 /// The lock of one VMA: page faults read, who changes the VMA writes.
 ///

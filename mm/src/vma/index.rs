@@ -13,11 +13,12 @@
 //! nothing; nor does an empty one. Then the mmap lock tells.
 
 use core::ops::Deref;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 use super::{Vma, VmaTree};
 use crate::avl::Link;
 use crate::slab::Ref;
+use crate::sync::atomic::AtomicU64;
 use crate::sync::{Reader, ReaderSlot, point};
 
 /// A balanced tree that is higher has more nodes than there can be VMAs.
