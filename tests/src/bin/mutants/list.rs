@@ -10,12 +10,23 @@ pub struct Mutation {
     pub find: &'static str,
     /// and what is put in its place.
     pub replace: &'static str,
-    /// The scenario of the model checker that finds it; otherwise unit tests do.
-    pub scenario: Option<&'static str>,
+    /// Who is to find it.
+    pub finder: Finder,
+}
+
+/// Tests that find a mutation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Finder {
+    /// The unit tests.
+    Units,
+    /// A scenario of the model checker `shuttle`.
+    Shuttle(&'static str),
+    /// One of the model checker `loom`.
+    Loom(&'static str),
 }
 
 const fn mutation(what: &'static str, file: &'static str, find: &'static str, replace: &'static str) -> Mutation {
-    Mutation { what, file, find, replace, scenario: None }
+    Mutation { what, file, find, replace, finder: Finder::Units }
 }
 
 /// One that lets two threads get into each other's way.
@@ -26,7 +37,7 @@ const fn race(
     find: &'static str,
     replace: &'static str,
 ) -> Mutation {
-    Mutation { what, file, find, replace, scenario: Some(scenario) }
+    Mutation { what, file, find, replace, finder: Finder::Shuttle(scenario) }
 }
 
 /// Those for the unit tests, by what they break.
@@ -700,7 +711,7 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
 ];
 
-/// Those for the model checker, by the scenario that finds them.
+/// Those for `shuttle`, by the scenario that finds them.
 pub const RACES: &[Mutation] = &[
     race(
         "huge::collapse_and_write",

@@ -6,10 +6,11 @@
 //! `cargo test -p mm`. One that fails a test, or hangs, is caught; the names
 //! of the tests are printed. One that survives is a hole in the tests, and an error.
 //!
-//! A mutation that makes a race is for the model checker: the scenario that it
-//! names has to fail.
+//! A mutation that makes a race, or an ordering too weak (`orderings.rs`), is for a model checker: the
+//! scenario that it names has to fail.
 
 mod list;
+mod orderings;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 
-use list::{MUTATIONS, Mutation, RACES};
+use list::{Finder, MUTATIONS, Mutation, RACES};
+use orderings::ORDERINGS;
 
 /// Seconds that the tests may take; enough for ten times what they do.
 const TIME_LIMIT: &str = "600";
@@ -29,8 +31,9 @@ const QUICK: &[&str] = &["--", "--skip", "property"];
 const RANDOM: &[&str] = &["--", "property"];
 /// The unit tests.
 const UNIT: &[&str] = &["--lib"];
-/// The scenarios of the model checker.
-const MODEL: &[&str] = &["--profile", "model", "--features", "shuttle", "--test", "model"];
+/// The scenarios of the model checkers.
+const SHUTTLE: &[&str] = &["--profile", "model", "--features", "shuttle", "--test", "model"];
+const LOOM: &[&str] = &["--profile", "model", "--features", "loom", "--test", "loom"];
 /// What `timeout` exits with when time is over.
 const TIMED_OUT: i32 = 124;
 /// What `cargo test` exits with when tests failed, and not the build.
@@ -63,11 +66,11 @@ fn main() -> Result<ExitCode> {
     let tester = Tester { tree, target };
 
     let is_chosen = |mutation: &&Mutation| cli.filter.as_ref().is_none_or(|word| mutation.what.contains(word.as_str()));
-    let chosen: Vec<_> = MUTATIONS.iter().chain(RACES).filter(is_chosen).collect();
-    let unit = chosen.iter().any(|mutation| mutation.scenario.is_none());
-    let model = chosen.iter().any(|mutation| mutation.scenario.is_some());
-    let suites = [unit.then_some((UNIT, QUICK)), unit.then_some((UNIT, RANDOM)), model.then_some((MODEL, &[]))];
-    for (suite, tests) in suites.into_iter().flatten() {
+    let chosen: Vec<_> = all().filter(is_chosen).collect();
+    for (suite, tests) in [(UNIT, QUICK), (UNIT, RANDOM), (SHUTTLE, &[]), (LOOM, &[])] {
+        if !chosen.iter().any(|mutation| mutation.finder.suite() == suite) {
+            continue;
+        }
         ensure!(tester.test(suite, &["--no-run"])?.status.success(), "the sources do not build as they are");
         ensure!(tester.test(suite, tests)?.status.success(), "the tests fail with the sources as they are");
     }
@@ -92,6 +95,11 @@ fn main() -> Result<ExitCode> {
     Ok(if survivors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// All mutations.
+fn all() -> impl Iterator<Item = &'static Mutation> {
+    MUTATIONS.iter().chain(RACES).chain(ORDERINGS)
+}
+
 /// A copy of the sources, and where it is built.
 struct Tester {
     tree: PathBuf,
@@ -111,11 +119,11 @@ impl Tester {
         let path = self.tree.join(mutation.file);
         let original = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         fs::write(&path, mutation.apply(&original)?)?;
-        let suite = if mutation.scenario.is_some() { MODEL } else { UNIT };
+        let suite = mutation.finder.suite();
         let built = self.test(suite, &["--no-run"])?;
         let mut fate = None;
         if built.status.success() {
-            fate = Some(match mutation.scenario {
+            fate = Some(match mutation.finder.scenario() {
                 Some(scenario) => self.test(suite, &["--", "--exact", scenario])?,
                 None => {
                     let quick = self.test(suite, QUICK)?;
@@ -164,6 +172,25 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+impl Finder {
+    /// What Cargo is told to find the tests.
+    fn suite(self) -> &'static [&'static str] {
+        match self {
+            Finder::Units => UNIT,
+            Finder::Shuttle(_) => SHUTTLE,
+            Finder::Loom(_) => LOOM,
+        }
+    }
+
+    /// The one that has to fail; none if any may.
+    fn scenario(self) -> Option<&'static str> {
+        match self {
+            Finder::Units => None,
+            Finder::Shuttle(scenario) | Finder::Loom(scenario) => Some(scenario),
+        }
+    }
+}
+
 impl Mutation {
     /// The text of the file with the mutation made.
     fn apply(&self, text: &str) -> Result<String> {
@@ -183,15 +210,25 @@ mod tests {
     #[test]
     fn every_mutation_applies_to_the_sources() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        for mutation in MUTATIONS.iter().chain(RACES) {
+        for mutation in all() {
             let text = fs::read_to_string(root.join(mutation.file)).unwrap();
             mutation.apply(&text).unwrap();
         }
     }
 
     #[test]
-    fn every_scenario_of_the_model_checker_finds_one() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mm/tests/model");
+    fn every_scenario_of_the_model_checkers_finds_one() {
+        for (directory, suite) in [("model", SHUTTLE), ("loom", LOOM)] {
+            let of_suite = all().filter(|mutation| mutation.finder.suite() == suite);
+            let named: BTreeSet<_> = of_suite.filter_map(|mutation| mutation.finder.scenario()).collect();
+            let found = scenarios(directory);
+            assert_eq!(named, found.iter().map(String::as_str).collect());
+        }
+    }
+
+    /// The tests in the modules of a directory.
+    fn scenarios(directory: &str) -> BTreeSet<String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mm/tests").join(directory);
         let mut scenarios = BTreeSet::new();
         for entry in fs::read_dir(root).unwrap() {
             let path = entry.unwrap().path();
@@ -201,8 +238,7 @@ mod tests {
                 scenarios.insert(format!("{module}::{}", test.split('(').next().unwrap()));
             }
         }
-        let named: BTreeSet<_> = RACES.iter().map(|mutation| mutation.scenario.unwrap().to_owned()).collect();
-        assert_eq!(named, scenarios);
+        scenarios
     }
 
     #[test]
