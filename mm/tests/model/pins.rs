@@ -4,7 +4,8 @@
 
 use std::sync::Mutex;
 
-use mm::{FaultAccess, PAGE_SIZE};
+use mm::sim::SimPlatform;
+use mm::{FaultAccess, PAGE_SIZE, PinnedPage};
 
 use crate::machine::{Machine, RW, Space, check, race};
 use crate::taken::PAGE;
@@ -15,12 +16,17 @@ const OTHERS: usize = 6;
 
 /// Pins the page, writes to it as the program does, and compares.
 fn pin_and_write(space: &Space, access: FaultAccess, change: impl Fn()) {
-    let pin = space.pin(PAGE, access).unwrap();
+    write_to(space, &space.pin(PAGE, access).unwrap(), change);
+}
+
+/// Writes to the page as the program does, and compares.
+fn write_to(space: &Space, pin: &PinnedPage<'_, SimPlatform>, change: impl Fn()) {
     for value in 2..4 {
         change();
         space.write(0, PAGE, value).unwrap();
-        // SAFETY: the page is pinned, in the simulated RAM, and nobody writes to it meanwhile.
-        assert_eq!(unsafe { pin.as_ptr().read() }, value, "the program writes to another page");
+        let mut byte = [0];
+        pin.read(0, &mut byte);
+        assert_eq!(byte[0], value, "the program writes to another page");
     }
 }
 
@@ -60,6 +66,20 @@ fn pin_and_merge() {
         machine.merge(2);
         race(&[&|| pin_and_write(&space, FaultAccess::WRITE, || {}), &|| machine.merge(4)]);
         assert_eq!((space.read(2, PAGE), space.read(2, TWIN)), (Ok(3), Ok(2)));
+        machine.end([space]);
+    });
+}
+
+/// Invariant: the same where there was only a page of zeroes, to which another thread writes too.
+#[test]
+fn longterm_pin_and_write() {
+    check(|machine| {
+        let space = machine.space();
+        space.map_rw(PAGE, PAGE_SIZE);
+        assert_eq!(space.read(0, PAGE), Ok(0));
+        let pin = || write_to(&space, &space.pin_longterm(PAGE, FaultAccess::READ).unwrap(), || {});
+        race(&[&pin, &|| space.write(1, PAGE + 1, 5).unwrap()]);
+        assert_eq!([PAGE, PAGE + 1].map(|addr| space.read(2, addr)), [Ok(3), Ok(5)]);
         machine.end([space]);
     });
 }

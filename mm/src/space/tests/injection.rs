@@ -530,6 +530,21 @@ const SCENARIOS: &[Scenario] = &[
         operation: |p| p.write(FAR + 800 * PAGE, 7).map_err(failed),
     },
     Scenario {
+        name: "a pin that lasts, of a page of a private file mapping",
+        leaves: Leaves::NothingVisible,
+        prepare: file,
+        operation: |p| p.space.pin_longterm(BASE, FaultAccess::READ).map(drop).map_err(failed),
+    },
+    Scenario {
+        name: "a pin that lasts, of the zero page",
+        leaves: Leaves::NothingVisible,
+        prepare: |p| {
+            unwritten(p);
+            p.assert_zero(BASE, 2);
+        },
+        operation: |p| p.space.pin_longterm(BASE + PAGE, FaultAccess::READ).map(drop).map_err(failed),
+    },
+    Scenario {
         name: "merging of equal pages",
         leaves: Leaves::NothingVisible,
         prepare: equal_pages,

@@ -1,11 +1,14 @@
 //! Pages that are pinned: they stay where they are, and their owner's.
 
 use super::{
-    ANON, BASE, FIXED, MAYMOVE, MREMAP_FIXED, PAGE, PRIVATE, Process, READ, RW, frame_at, machine, on_machine,
+    ANON, BASE, FIXED, MAYMOVE, MREMAP_FIXED, PAGE, PRIVATE, Process, READ, RW, SHARED, frame_at, machine, on_machine,
     write_protect,
 };
-use crate::sim;
-use crate::{Event, FaultAccess, FaultError, FrameKind, Overcommit, PMD_SIZE, SpaceError, verify_all};
+use crate::sim::{self, SimPlatform};
+use crate::{
+    Event, FaultAccess, FaultError, FrameKind, MappedFile, MmapRequest, Overcommit, PMD_SIZE, PinnedPage, SpaceError,
+    verify_all,
+};
 
 const FAR: usize = BASE + 64 * PAGE;
 const MOVE: usize = MAYMOVE | MREMAP_FIXED;
@@ -13,6 +16,13 @@ const RELOCATE: usize = 8;
 const MUST_RELOCATE: usize = 16;
 const HUGEPAGE: usize = 14;
 const HUGE: usize = BASE + PMD_SIZE;
+
+/// The first byte of a pinned page.
+fn seen(pin: &PinnedPage<'_, SimPlatform>) -> u8 {
+    let mut byte = [0];
+    assert_eq!(pin.read(0, &mut byte), 1);
+    byte[0]
+}
 
 #[test]
 fn a_pinned_page_is_neither_evicted_nor_moved_to_another_frame() {
@@ -105,8 +115,7 @@ fn who_pins_what_is_shared_gets_a_page_of_its_own_even_to_read() {
         child.write(BASE, 7).unwrap();
         let grandchild = child.fork().unwrap();
         child.write(BASE, 8).unwrap();
-        // SAFETY: the page is pinned, and in the simulated RAM.
-        assert_eq!(unsafe { pin.as_ptr().read() }, 8);
+        assert_eq!(seen(&pin), 8);
         assert_eq!((p.read(BASE), grandchild.read(BASE)), (Ok(1), Ok(7)));
         // What nobody else has any more is its own without a copy, and stays read-only.
         let again = p.space.pin(BASE, FaultAccess::READ).unwrap();
@@ -151,8 +160,7 @@ fn a_pinned_page_is_written_to_in_place_while_others_look_at_it() {
         write_protect(&p, BASE);
         p.write(BASE, 10).unwrap();
         assert_eq!(frame_at(&p, BASE), Some(pin.pfn()));
-        // SAFETY: the page is pinned, and in the simulated RAM.
-        assert_eq!(unsafe { pin.as_ptr().read() }, 10);
+        assert_eq!(seen(&pin), 10);
         mem.put(pin.pfn());
         drop(pin);
         verify_all(&[&p.space]);
@@ -172,8 +180,7 @@ fn part_of_a_huge_page_that_is_shared_is_copied_to_be_pinned() {
     assert_eq!(frame_at(&child, HUGE), frame_at(&p, HUGE));
     assert_ne!(frame_at(&p, HUGE + PAGE), Some(pin.pfn()));
     child.write(HUGE + PAGE, 7).unwrap();
-    // SAFETY: the page is pinned, and in the simulated RAM.
-    assert_eq!((unsafe { pin.as_ptr().read() }, p.read(HUGE + PAGE)), (7, Ok(2)));
+    assert_eq!((seen(&pin), p.read(HUGE + PAGE)), (7, Ok(2)));
     verify_all(&[&p.space, &child.space]);
 }
 
@@ -216,8 +223,7 @@ fn a_pinned_page_outlives_its_mapping() {
         p.map_at(BASE, 1);
         p.fill(BASE, 1);
         assert_ne!(frame_at(&p, BASE), Some(pin.pfn()));
-        // SAFETY: the page is pinned, and in the simulated RAM.
-        assert_eq!(unsafe { pin.as_ptr().read() }, 1);
+        assert_eq!(seen(&pin), 1);
         drop(p);
         assert_eq!(mem.count_frames(FrameKind::Anon), 1);
         drop(pin);
@@ -227,7 +233,6 @@ fn a_pinned_page_outlives_its_mapping() {
 
 #[test]
 fn what_was_only_read_and_shared_memory_are_pinned_too() {
-    const SHARED: usize = 1;
     on_machine(512, |mem| {
         let p = Process::new(mem);
         p.map_at(BASE, 1);
@@ -237,8 +242,7 @@ fn what_was_only_read_and_shared_memory_are_pinned_too() {
         assert!(matches!(p.space.pin(FAR + PAGE, FaultAccess::READ), Err(FaultError::NotMapped)));
         let child = p.fork().unwrap();
         child.write(FAR, 5).unwrap();
-        // SAFETY: the page is pinned, and in the simulated RAM.
-        assert_eq!(unsafe { pins[1].as_ptr().read() }, 5);
+        assert_eq!(seen(&pins[1]), 5);
         drop(pins);
         verify_all(&[&p.space, &child.space]);
         p.mmap(FAR, PAGE, RW, PRIVATE | ANON | FIXED).unwrap();
@@ -270,6 +274,82 @@ fn a_fork_that_has_no_memory_for_the_copy_changes_nothing() {
         assert!(nth > 4, "the copy is one of {nth} allocations");
         child.assert_filled(BASE, 2);
         drop(pin);
+        verify_all(&[&p.space, &child.space]);
+    });
+}
+
+#[test]
+fn as_much_is_read_of_a_pinned_page_as_there_is() {
+    let mem = machine(512);
+    let p = Process::new(&mem);
+    p.map_at(BASE, 1);
+    p.space.write_bytes(BASE + PAGE - 4, b"last").unwrap();
+    let pin = p.space.pin(BASE, FaultAccess::READ).unwrap();
+    let mut buffer = *b"------";
+    assert_eq!((pin.read(PAGE - 3, &mut buffer), &buffer), (3, b"ast---"));
+    assert_eq!((pin.read(PAGE - 4, &mut buffer[..2]), &buffer), (2, b"lat---"));
+    assert_eq!([PAGE, PAGE + 1, usize::MAX].map(|offset| pin.read(offset, &mut buffer)), [0; 3]);
+}
+
+/// Pages that have only been read: one of zeroes, those of a file that is mapped privately, and read-only; and two that
+/// are the file's own.
+fn only_read(p: &Process<'_>) -> [usize; 5] {
+    let object = p.space.memory().create_object(1, b"file").unwrap();
+    object.set_size(PAGE as u64).unwrap();
+    object.write(0, &[5]).unwrap();
+    let map = |number: usize, prot, flags| {
+        let file = Some(MappedFile { object: &object, readable: true, writable: flags & PRIVATE != 0 || prot == RW });
+        let addr = FAR + 2 * number * PAGE;
+        p.space.mmap(MmapRequest { addr, len: PAGE, prot, flags: flags | FIXED, file, offset: 0 }).unwrap()
+    };
+    let pages =
+        [p.map_at(BASE, 1), map(0, RW, PRIVATE), map(1, READ, PRIVATE), map(2, READ, SHARED), map(3, RW, SHARED)];
+    assert_eq!(pages.map(|page| p.read(page)), [0, 5, 5, 5, 5].map(Ok));
+    pages
+}
+
+#[test]
+fn what_a_private_mapping_has_only_read_is_copied_for_a_pin_that_lasts_and_no_other() {
+    on_machine(512, |mem| {
+        let p = Process::new(mem);
+        let pages = only_read(&p);
+        let (own, shared) = (&pages[..3], pages[4]);
+        let [zero, file] = [pages[0], shared].map(|page| frame_at(&p, page));
+        let brief = pages.map(|page| p.space.pin(page, FaultAccess::READ).unwrap());
+        assert_eq!(brief.map(|pin| Some(pin.pfn())), [zero, file, file, file, file]);
+        let pins = pages.map(|page| p.space.pin_longterm(page, FaultAccess::READ).unwrap());
+        assert_eq!(pins.each_ref().map(|pin| Some(pin.pfn())), pages.map(|page| frame_at(&p, page)));
+        assert_eq!(pins.each_ref().map(|pin| Some(pin.pfn()) == file), [false, false, false, true, true]);
+        assert_eq!(pins.each_ref().map(seen), [0, 5, 5, 5, 5]);
+        assert_eq!(p.write(pages[2], 7), Err(FaultError::AccessDenied));
+        p.space.mprotect(pages[2], PAGE, RW).unwrap();
+        own.iter().for_each(|&page| p.write(page, 7).unwrap());
+        p.write(shared, 6).unwrap();
+        assert_eq!(pins.each_ref().map(seen), [7, 7, 7, 6, 6]);
+        let child = p.fork().unwrap();
+        own.iter().for_each(|&page| p.write(page, 8).unwrap());
+        assert_eq!(pins.each_ref().map(seen), [8, 8, 8, 6, 6]);
+        assert_eq!(pages.map(|page| child.read(page)), [7, 7, 7, 6, 6].map(Ok));
+        verify_all(&[&p.space, &child.space]);
+        drop(pins);
+        verify_all(&[&p.space, &child.space]);
+    });
+}
+
+#[test]
+fn a_pin_that_lasts_is_of_a_page_of_its_own_where_that_was_shared() {
+    on_machine(512, |mem| {
+        let p = Process::new(mem);
+        p.map_at(BASE, 1);
+        p.fill(BASE, 1);
+        let child = p.fork().unwrap();
+        let pin = p.space.pin_longterm(BASE, FaultAccess::READ).unwrap();
+        assert_ne!(frame_at(&child, BASE), Some(pin.pfn()));
+        p.write(BASE, 2).unwrap();
+        assert_eq!((seen(&pin), child.read(BASE)), (2, Ok(1)));
+        // What is written to is one's own anyway.
+        let again = p.space.pin_longterm(BASE, FaultAccess::WRITE).unwrap();
+        assert_eq!(again.pfn(), pin.pfn());
         verify_all(&[&p.space, &child.space]);
     });
 }

@@ -11,6 +11,7 @@ const PAGEOUT: usize = 21;
 const COLLAPSE: usize = 25;
 const RELOCATE: usize = 8;
 const FAR: usize = BASE + (1 << 30);
+const DONTNEED: usize = 4;
 /// Frames for some huge pages.
 const MANY: usize = 8 * 512;
 
@@ -389,6 +390,24 @@ fn a_pinned_page_that_fork_leaves_writable_is_dirty() {
         assert_eq!((dirty(&p, BASE, 1), child.read(BASE)), ("*".to_owned(), Ok(1)));
         drop(pinned);
         check(&[&p, &child]);
+    });
+}
+
+#[test]
+fn a_copy_that_is_made_for_a_pin_has_not_been_written_to() {
+    on_machine(512, |mem| {
+        let p = cleared(mem, 1);
+        p.space.madvise(BASE, PAGE, DONTNEED).unwrap();
+        assert_eq!(p.read(BASE), Ok(0));
+        let pinned = p.space.pin_longterm(BASE, FaultAccess::READ).unwrap();
+        assert_ne!(pinned.pfn(), mem.zero_page());
+        assert_eq!(dirty(&p, BASE, 1), "-");
+        p.write(BASE, 9).unwrap();
+        let mut byte = [0];
+        pinned.read(0, &mut byte);
+        assert_eq!((byte, dirty(&p, BASE, 1).as_str()), ([9], "*"));
+        drop(pinned);
+        check(&[&p]);
     });
 }
 

@@ -239,5 +239,5 @@ fn verify_object(vma: Ref<Vma>, addr: usize, record: &Frame, relatives: Relative
             "object and index of the page at {addr:#x} in {vma:?}"
         );
     }
-    verify_references("object's", record, u32::from(mapping != 0), addr, relatives);
+    verify_references("object's", record, u32::from(mapping != 0) + record.pins(), addr, relatives);
 }

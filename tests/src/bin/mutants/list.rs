@@ -235,8 +235,32 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "pins: who pins to read what is shared gets no page of its own",
         "mm/src/space/pin.rs",
+        "(copies || record.kind() == FrameKind::Anon) && !record.is_exclusive()",
+        "copies && !record.is_exclusive()",
+    ),
+    mutation(
+        "pins: a file's page is lent for long",
+        "mm/src/space/pin.rs",
+        "(copies || record.kind() == FrameKind::Anon) && !record.is_exclusive()",
         "record.kind() == FrameKind::Anon && !record.is_exclusive()",
-        "false && !record.is_exclusive()",
+    ),
+    mutation(
+        "pins: the page of zeroes is lent for long",
+        "mm/src/space/pin.rs",
+        "record.map_or(copies, ",
+        "record.map_or(false, ",
+    ),
+    mutation(
+        "pins: of a shared file each who pins gets a copy",
+        "mm/src/space/pin.rs",
+        "(VmaFlags::SHARED | VmaFlags::MAY_WRITE) == VmaFlags::MAY_WRITE",
+        "VmaFlags::MAY_WRITE == VmaFlags::MAY_WRITE",
+    ),
+    mutation(
+        "pins: what is copied for a pin counts as written to",
+        "mm/src/space/pin.rs",
+        "self.replace(vma, page, old, frame, false)",
+        "self.replace(vma, page, old, frame, true)",
     ),
     mutation(
         "pins: a fork that fails leaves pinned pages shared",
@@ -773,8 +797,8 @@ pub const RACES: &[Mutation] = &[
         "pins::pin_and_fork",
         "race: who pins does not ask whether the page is shared by now",
         "mm/src/space/pin.rs",
-        "record.kind() == FrameKind::Anon && !record.is_exclusive()",
-        "false && !record.is_exclusive()",
+        "(copies || record.kind() == FrameKind::Anon) && !record.is_exclusive()",
+        "copies && !record.is_exclusive()",
     ),
     race(
         "pins::pin_and_merge",
@@ -782,6 +806,13 @@ pub const RACES: &[Mutation] = &[
         "mm/src/frame/exclusive.rs",
         "(self.is_exclusive() || self.regain())",
         "self.regain()",
+    ),
+    race(
+        "pins::longterm_pin_and_write",
+        "race: who has a copy to put in a page's place does not look what is there by now",
+        "mm/src/space/fault.rs",
+        "slot.filter(|slot| slot.get().without(hardware) == old.without(hardware))",
+        "slot.filter(|slot| slot.get().maps_page())",
     ),
     race(
         "pins::pin_and_mprotect",
