@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -39,8 +40,11 @@ impl Linux<'_> {
     /// Runs the program and returns what it printed and how it ended.
     pub fn run(&self, scratch: &Path) -> Result<Output> {
         fs::create_dir_all(scratch)?;
-        let initramfs = scratch.join(format!("initramfs-{}", std::process::id()));
-        let status = scratch.join(format!("status-{}", std::process::id()));
+        // Several may run at the same time.
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        let unique = format!("{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
+        let initramfs = scratch.join(format!("initramfs-{unique}"));
+        let status = scratch.join(format!("status-{unique}"));
         fs::write(&initramfs, self.initramfs()?)?;
         let output = process::run(&mut self.qemu(&initramfs, &status), self.timeout);
         let ended = fs::read_to_string(&status).unwrap_or_default();
