@@ -185,6 +185,18 @@ static void fifos(void)
 	TRY(read(reader, text, 16));
 	close(reader);
 	waitpid(child, 0, 0);
+	reader = open(path, O_RDONLY | O_NONBLOCK);
+	writer = open(path, O_WRONLY);
+	TRY(write(writer, "lost", 4));
+	close(writer);
+	close(reader);
+	reader = open(path, O_RDONLY | O_NONBLOCK);
+	TRY(read(reader, text, 16));
+	writer = open(path, O_WRONLY);
+	TRY(write(writer, "found", 5));
+	TRY(read(reader, text, 16));
+	close(writer);
+	close(reader);
 	TRY(unlink(path));
 }
 

@@ -138,7 +138,21 @@ impl Channel {
         if writes {
             self.writers.fetch_sub(1, Ordering::AcqRel);
         }
+        self.forget_unless_open();
         self.changed();
+    }
+
+    /// What nobody can read any more is gone: who opens a named pipe again finds it empty.
+    fn forget_unless_open(&self) {
+        let is_closed = || self.readers() == 0 && self.writers() == 0;
+        // Else somebody has just opened it, and uses it.
+        if is_closed()
+            && let Some(mut ring) = self.ring.try_lock()
+            && is_closed()
+        {
+            *ring = [const { None }; PAGES];
+            self.read.store(self.written.load(Ordering::Relaxed), Ordering::Release);
+        }
     }
 
     /// Waits until it has been opened for reading since `opens` was

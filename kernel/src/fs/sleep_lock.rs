@@ -41,6 +41,11 @@ impl<T> SleepLock<T> {
         Ok(SleepGuard { lock: self })
     }
 
+    /// Takes the lock if it is free.
+    pub fn try_lock(&self) -> Option<SleepGuard<'_, T>> {
+        self.try_acquire().then(|| SleepGuard { lock: self })
+    }
+
     fn try_acquire(&self) -> bool {
         self.locked.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
