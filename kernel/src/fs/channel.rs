@@ -1,10 +1,9 @@
 //! A one-way channel: what is behind a pipe, and each direction of a socket.
 //!
-//! The bytes wait in a ring of [`PAGES`] frames, each allocated when it is
-//! first needed. `read` and `written` count bytes since the beginning, so
-//! their difference is what is there; they change under the ring's lock and
-//! are looked at without it. A write of up to [`PIPE_BUF`] bytes is never
-//! mixed with another.
+//! The bytes wait in a [`Ring`]. `read` and `written` count bytes since the
+//! beginning, so their difference is what is there; they change under the
+//! ring's lock and are looked at without it. A write of up to [`PIPE_BUF`]
+//! bytes is never mixed with another.
 //!
 //! A channel carries either a stream of bytes or messages; a message is in the
 //! ring as its length, in [`HEADER`] bytes, and its contents.
@@ -16,24 +15,21 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use alloc::sync::Arc;
-use mm::{Errno, PAGE_SIZE};
+use mm::Errno;
 
 use super::io::{Sink, Source, partial};
-use super::page::Page;
 use super::poll::Stamp;
+pub use super::ring::CAPACITY;
+use super::ring::Ring;
 use super::sleep_lock::SleepLock;
 use crate::errno::EMSGSIZE;
+use crate::task::Space;
 use crate::task::wait::WaitQueue;
 
-const PAGES: usize = 16;
-/// How much a channel holds, in bytes.
-pub const CAPACITY: usize = PAGES * PAGE_SIZE;
 /// Writes to a stream of up to this size are atomic.
 pub const PIPE_BUF: usize = 4096;
 /// Bytes of a message's length.
 const HEADER: usize = 4;
-
-type Ring = [Option<Page>; PAGES];
 
 /// How to read or write.
 #[derive(Clone, Copy)]
@@ -66,7 +62,7 @@ impl Channel {
     /// `ENOMEM`.
     pub fn new() -> Result<Arc<Channel>, Errno> {
         let channel = Channel {
-            ring: SleepLock::new([const { None }; PAGES]),
+            ring: SleepLock::new(Ring::new()),
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             readers: AtomicU32::new(0),
@@ -150,7 +146,7 @@ impl Channel {
             && let Some(mut ring) = self.ring.try_lock()
             && is_closed()
         {
-            *ring = [const { None }; PAGES];
+            *ring = Ring::new();
             self.read.store(self.written.load(Ordering::Relaxed), Ordering::Release);
         }
     }
@@ -181,9 +177,10 @@ impl Channel {
 
     /// Moves what is there into `sink`, without waiting.
     fn take_bytes(&self, sink: &mut Sink<'_>) -> Result<usize, Errno> {
-        let ring = self.ring.lock()?;
+        let mut ring = self.ring.lock()?;
         let at = self.read.load(Ordering::Relaxed);
-        let done = copy_out(&ring, at, sink, self.len())?;
+        let done = ring.copy_out(at, sink, self.len())?;
+        ring.give_back(at, done);
         self.read.fetch_add(done as u64, Ordering::Release);
         Ok(done)
     }
@@ -197,10 +194,10 @@ impl Channel {
         }
         let at = self.read.load(Ordering::Relaxed);
         let mut header = [0; HEADER];
-        copy_out(&ring, at, &mut Sink::kernel(&mut header), HEADER)?;
+        ring.copy_out(at, &mut Sink::kernel(&mut header), HEADER)?;
         let len = u32::from_le_bytes(header) as usize;
         let wanted = len.min(sink.remaining());
-        let done = copy_out(&ring, at + HEADER as u64, sink, len);
+        let done = ring.copy_out(at + HEADER as u64, sink, len);
         self.read.fetch_add((HEADER + len) as u64, Ordering::Release);
         if done? < wanted { Err(Errno::EFAULT) } else { Ok(Some(wanted)) }
     }
@@ -213,10 +210,19 @@ impl Channel {
             return Ok(0);
         }
         let at = self.written.load(Ordering::Relaxed);
-        let done = copy_in(&mut ring, at, source, self.room())?;
+        let done = ring.copy_in(at, source, self.room())?;
         if done < least {
             return Err(Errno::EFAULT);
         }
+        self.written.fetch_add(done as u64, Ordering::Release);
+        Ok(done)
+    }
+
+    /// Takes bytes from user memory of `space` into the ring, without waiting: whole pages as they are, where that can be.
+    fn lend_bytes(&self, source: &mut Source<'_>, space: &Space) -> Result<usize, Errno> {
+        let mut ring = self.ring.lock()?;
+        let at = self.written.load(Ordering::Relaxed);
+        let done = ring.lend(at, source, self.room(), space)?;
         self.written.fetch_add(done as u64, Ordering::Release);
         Ok(done)
     }
@@ -230,8 +236,8 @@ impl Channel {
         }
         let at = self.written.load(Ordering::Relaxed);
         let header = (len as u32).to_le_bytes();
-        copy_in(&mut ring, at, &mut Source::kernel(&header), HEADER)?;
-        if copy_in(&mut ring, at + HEADER as u64, source, len)? < len {
+        ring.copy_in(at, &mut Source::kernel(&header), HEADER)?;
+        if ring.copy_in(at + HEADER as u64, source, len)? < len {
             return Err(Errno::EFAULT);
         }
         self.written.fetch_add((HEADER + len) as u64, Ordering::Release);
@@ -312,50 +318,24 @@ impl Channel {
             }
         }
     }
-}
-
-/// Copies up to `limit` bytes of the ring, from position `at` on.
-fn copy_out(ring: &Ring, at: u64, sink: &mut Sink<'_>, limit: usize) -> Result<usize, Errno> {
-    let mut done = 0;
-    loop {
-        let at = at as usize + done;
-        let start = at % PAGE_SIZE;
-        let count = (limit - done).min(PAGE_SIZE - start).min(sink.remaining());
-        let Some(page) = ring[at / PAGE_SIZE % PAGES].as_ref().filter(|_| count > 0) else {
-            return Ok(done);
-        };
-        match sink.put(&page.bytes()[start..start + count]) {
-            Ok(moved) if moved < count => return partial(done, Errno::EFAULT),
-            Ok(count) => done += count,
-            Err(error) => return partial(done, error),
+    /// Takes as much of user memory of `space` as there is room for, waiting for some; see [`Ring::lend`].
+    ///
+    /// # Errors
+    /// `EPIPE` when nobody reads; `EAGAIN`, `EFAULT`, `ENOMEM`, `ERESTARTSYS`.
+    pub fn lend(&self, source: &mut Source<'_>, space: &Space, nonblocking: bool) -> Result<usize, Errno> {
+        loop {
+            if self.readers() == 0 {
+                return Err(Errno::EPIPE);
+            }
+            let count = self.lend_bytes(source, space)?;
+            if count > 0 {
+                self.changed();
+                return Ok(count);
+            }
+            if nonblocking {
+                return Err(Errno::EAGAIN);
+            }
+            self.write_queue.wait_until(|| (self.room() > 0 || self.readers() == 0).then_some(()))?;
         }
     }
-}
-
-/// Fills up to `limit` bytes of the ring, from position `at` on.
-fn copy_in(ring: &mut Ring, at: u64, source: &mut Source<'_>, limit: usize) -> Result<usize, Errno> {
-    let mut done = 0;
-    loop {
-        let at = at as usize + done;
-        let start = at % PAGE_SIZE;
-        let count = (limit - done).min(PAGE_SIZE - start).min(source.remaining());
-        if count == 0 {
-            return Ok(done);
-        }
-        match fill_page(&mut ring[at / PAGE_SIZE % PAGES], source, start, count) {
-            Ok(moved) if moved < count => return partial(done, Errno::EFAULT),
-            Ok(count) => done += count,
-            Err(error) => return partial(done, error),
-        }
-    }
-}
-
-/// Fills `count` bytes of a ring page from `start` on, or fewer if the source
-/// faults.
-fn fill_page(slot: &mut Option<Page>, source: &mut Source<'_>, start: usize, count: usize) -> Result<usize, Errno> {
-    let page = match slot {
-        Some(page) => page,
-        None => slot.insert(Page::new()?),
-    };
-    source.take(&mut page.bytes_mut()[start..start + count])
 }

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use mm::{Errno, PAGE_SIZE, TASK_SIZE};
 
 use crate::arch::usercopy::{copy_from_user, copy_to_user, read_user};
+use crate::memory::pins::Pin;
 use crate::task;
 
 /// The most bytes one call transfers (Linux's `MAX_RW_COUNT`).
@@ -20,6 +21,9 @@ const MAX_PIECES: usize = 1024;
 
 /// After how many bytes a transfer lets other threads run.
 const STRIDE: usize = 64 * 1024;
+
+/// How much of a pinned page is copied at a time.
+const PINNED_STEP: usize = 512;
 
 /// What a call that moved `done` bytes before it met `error` returns.
 pub fn partial(done: usize, error: Errno) -> Result<usize, Errno> {
@@ -172,6 +176,24 @@ impl<'a> Sink<'a> {
             }
         }
     }
+    /// The same with `count` bytes of a pinned page, from byte `start` on. There can be no reference to them, as
+    /// the program may write to them meanwhile.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn put_pinned(&mut self, pin: &Pin, start: usize, count: usize) -> Result<usize, Errno> {
+        let mut done = 0;
+        while done < count {
+            let mut buffer = [0; PINNED_STEP];
+            let len = pin.read(start + done, &mut buffer[..PINNED_STEP.min(count - done)]);
+            match self.put(&buffer[..len]) {
+                Ok(0) => break,
+                Ok(moved) => done += moved,
+                Err(error) => return partial(done, error),
+            }
+        }
+        Ok(done)
+    }
 }
 
 /// Where the bytes of a write come from.
@@ -238,6 +260,23 @@ impl<'a> Source<'a> {
                 *bytes = later;
                 Ok(count)
             }
+        }
+    }
+
+    /// Where the next bytes are that lie in one user buffer and in one page, and how many that is.
+    pub fn user_piece(&mut self) -> Option<(usize, usize)> {
+        match &mut self.0 {
+            SourceKind::User(pieces) => pieces.chunk(usize::MAX).map(|piece| (piece.base, piece.len)),
+            SourceKind::Kernel(_) => None,
+        }
+    }
+
+    /// Steps over the piece that [`user_piece`](Self::user_piece) has returned.
+    pub fn skip_user_piece(&mut self) {
+        if let SourceKind::User(pieces) = &mut self.0
+            && let Some(piece) = pieces.chunk(usize::MAX)
+        {
+            pieces.advance(piece.len);
         }
     }
 

@@ -38,6 +38,7 @@ pub mod tty;
 
 pub mod boot;
 mod open;
+mod ring;
 mod sleep_lock;
 
 use alloc::sync::Arc;

@@ -12,6 +12,7 @@ use super::io::{Sink, Source};
 use super::poll::{Events, Readiness};
 use super::small_text::SmallText;
 use crate::arch::usercopy::write_user;
+use crate::task::thread::current;
 
 const FIONREAD: u32 = 0x541b;
 
@@ -81,6 +82,19 @@ impl FileOps for PipeEnd {
     fn pipe(&self) -> Option<&Channel> {
         Some(&self.channel)
     }
+}
+
+/// Puts user memory of the current process into the pipe behind `channel`, as [`Channel::lend`] does.
+///
+/// # Errors
+/// Those of that; `EPIPE` is told by a signal too.
+pub fn lend(channel: &Channel, source: &mut Source<'_>, nonblocking: bool) -> Result<usize, Errno> {
+    let space = current().process().space().ok_or(Errno::EFAULT)?;
+    let result = channel.lend(source, &space, nonblocking);
+    if result == Err(Errno::EPIPE) {
+        super::send_sigpipe();
+    }
+    result
 }
 
 /// A new pipe: the end to read from and the end to write to. `flags` are those

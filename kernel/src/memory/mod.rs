@@ -8,6 +8,7 @@
 pub mod boot;
 mod heap;
 pub mod ksm;
+pub mod pins;
 pub mod reclaim;
 mod zram;
 

@@ -11,6 +11,7 @@ mod names;
 mod open;
 mod poll;
 mod socket;
+mod splice;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -120,6 +121,7 @@ pub fn call(number: usize, args: &[usize; 6]) -> Option<Result<usize>> {
         270 => poll::select_masked(fd, b, c, d, e, f),
         271 => poll::poll_masked(a, b, c, d, e),
         277 => descriptors::sync(fd),
+        278 => splice::user_memory(fd, b, c, d as u32),
         280 => metadata::set_times_at(fd, b, c, d as u32),
         281 => poll::epoll_wait_masked(fd, b, c as i32, d as i32, e, f),
         284 => open::event_counter(a as u32, 0),

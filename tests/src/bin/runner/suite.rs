@@ -375,6 +375,9 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
         for machine in [BIOS, TWO_CPUS] {
             add(&format!("soft-dirty pages with {libc}"), &soft_dirty, machine, Expect::Same);
         }
+        let path = places.build.join("c").join(libc).join("lending");
+        let lending = Program { newest: true, ..Program::new(path, &[]) };
+        add(&format!("memory lent to pipes with {libc}"), &lending, BIOS, Expect::Same);
     }
 
     let huge = Program::new(places.build.join("c/glibc/huge"), &[]);
