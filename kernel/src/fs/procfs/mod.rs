@@ -8,6 +8,7 @@
 mod attribute;
 mod clear_refs;
 mod frames;
+mod gup_test;
 mod ksm;
 mod maps;
 mod maps_query;
@@ -146,6 +147,7 @@ pub fn open(dentry: Arc<Dentry>, node: Node, flags: u32) -> Result<Arc<File>, Er
         Node::ProcessFile { pid, file: process::ProcessFile::ClearRefs, .. } => {
             File::new(dentry, clear_refs::ClearRefsFile(pid), flags)
         }
+        Node::GupTest => File::new(dentry, gup_test::GupTest::new(), flags),
         Node::System(SystemFile::FrameCounts) => File::new(dentry, FrameFile::Count, flags),
         Node::System(SystemFile::FrameFlags) => File::new(dentry, FrameFile::Flags, flags),
         Node::Sysctl(setting) if writes(flags) && !setting.is_writable() => Err(Errno::EACCES),

@@ -36,6 +36,10 @@ pub enum Node {
     SysfsRoot,
     /// `/sys/kernel`
     SysfsKernel,
+    /// `/sys/kernel/debug`
+    SysfsDebug,
+    /// `/sys/kernel/debug/gup_test`
+    GupTest,
     /// `/sys/kernel/mm`
     SysfsMm,
     /// `/sys/kernel/mm/transparent_hugepage`
@@ -144,7 +148,9 @@ const SYS_FS: [Entry; 3] = [
 
 const SYSFS_ROOT: [Entry; 1] = [("kernel", Node::SysfsKernel)];
 
-const SYSFS_KERNEL: [Entry; 1] = [("mm", Node::SysfsMm)];
+const SYSFS_KERNEL: [Entry; 2] = [("debug", Node::SysfsDebug), ("mm", Node::SysfsMm)];
+
+const SYSFS_DEBUG: [Entry; 1] = [("gup_test", Node::GupTest)];
 
 const SYSFS_MM: [Entry; 2] = [("ksm", Node::SysfsKsm), ("transparent_hugepage", Node::SysfsHugePages)];
 
@@ -237,6 +243,7 @@ impl Node {
             Node::SysFs => &SYS_FS,
             Node::SysfsRoot => &SYSFS_ROOT,
             Node::SysfsKernel => &SYSFS_KERNEL,
+            Node::SysfsDebug => &SYSFS_DEBUG,
             Node::SysfsMm => &SYSFS_MM,
             Node::SysfsHugePages => &SYSFS_HUGE_PAGES,
             Node::SysfsKsm => &SYSFS_KSM,
@@ -333,6 +340,8 @@ impl Node {
             self,
             Node::SysfsRoot
                 | Node::SysfsKernel
+                | Node::SysfsDebug
+                | Node::GupTest
                 | Node::SysfsMm
                 | Node::SysfsHugePages
                 | Node::SysfsKsm
@@ -358,6 +367,8 @@ impl Node {
             | Node::Tasks(_)
             | Node::Task { .. } => S_IFDIR | 0o555,
             Node::Fds(_) | Node::FdInfos(_) => S_IFDIR | 0o500,
+            Node::SysfsDebug => S_IFDIR | 0o700,
+            Node::GupTest => S_IFREG | 0o600,
             Node::SelfLink
             | Node::ThreadSelfLink
             | Node::MountsLink
@@ -394,6 +405,8 @@ impl Node {
             Node::SysfsHugePages => 4,
             Node::Attribute(attribute) => 0x100 + attribute as u64,
             Node::SysfsKsm => 5,
+            Node::SysfsDebug => 6,
+            Node::GupTest => 7,
             Node::Ksm(file) => 0x200 + file as u64,
             Node::System(file) => 0x100 + file as u64,
             Node::Sysctl(setting) => 0x200 + setting as u64,

@@ -380,6 +380,13 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
         add(&format!("memory lent to pipes with {libc}"), &lending, BIOS, Expect::Same);
     }
 
+    let mut pins = Program::new(places.build.join("c/glibc/pins"), &[]);
+    pins.options = vec!["swap", "verify"];
+    for machine in [BIOS, TWO_CPUS] {
+        let shown = vec!["ok is not shared with one", "ok the other stays where it is", "ok or their pipes are gone"];
+        add("pinned pages", &pins, machine, Expect::Shows(0, shown));
+    }
+
     let huge = Program::new(places.build.join("c/glibc/huge"), &[]);
     for machine in MATRIX.into_iter().chain([FOUR_CPUS]) {
         add("huge pages", &huge, machine, Expect::Shows(0, vec!["all is well"]));
