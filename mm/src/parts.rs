@@ -33,6 +33,18 @@ impl Users {
     pub fn next_flush(&self, start: usize, end: usize) -> (CpuSet, TlbFlush) {
         self.0.next_flush(start, end, false)
     }
+
+    /// See [`PageTables::mark_stale`].
+    pub fn mark_stale(&self) {
+        self.0.mark_stale();
+    }
+
+    /// See [`PageTables::flush_stale`].
+    pub fn flush_stale_by(&self, flush_all: impl FnOnce()) {
+        if self.0.is_stale() {
+            self.0.settle_stale(flush_all);
+        }
+    }
 }
 
 impl Default for Users {

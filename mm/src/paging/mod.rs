@@ -238,8 +238,14 @@ impl PageTables {
 
     #[cold]
     fn flush_all_stale<P: Platform>(&self, mem: &Memory<P>, reason: Event) {
+        self.settle_stale(|| self.flush(mem, 0, USER_END, reason));
+    }
+
+    /// Counts what has been marked so far as flushed, once `flush_all` has done it.
+    #[inline(always)]
+    pub(crate) fn settle_stale(&self, flush_all: impl FnOnce()) {
         let stale = self.stale.load(Ordering::Acquire);
-        self.flush(mem, 0, USER_END, reason);
+        flush_all();
         // Not before it is done: others rely on it.
         self.flushed.fetch_max(stale, Ordering::Release);
     }

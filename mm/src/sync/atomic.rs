@@ -9,7 +9,7 @@
 pub use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 
 #[cfg(feature = "loom")]
-pub use self::model::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Unreal, begin};
+pub use self::model::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Unreal, begin, give_up};
 
 #[cfg(feature = "loom")]
 #[path = "atomic/loom.rs"]

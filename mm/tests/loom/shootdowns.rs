@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use loom::thread;
 use mm::parts::Users;
-use mm::parts::atomic::AtomicBool;
+use mm::parts::atomic::{AtomicBool, give_up};
 use mm::{CpuFlush, CpuTlb, PAGE_SIZE, TlbFlush};
 
-use crate::checker::{Cell, check, race};
+use crate::checker::{Cell, check, check_bounded, race};
 
 const CPU: usize = 0;
 const PAGE: usize = 0x1000;
@@ -22,7 +21,7 @@ struct Space {
     page: Cell<u32>,
     /// Whether the CPU is to be interrupted, and what it is to flush then.
     interrupt: AtomicBool,
-    flush: Cell<Option<TlbFlush>>,
+    request: Cell<Option<TlbFlush>>,
     /// Whether it has, or does not use the address space any more.
     is_done: AtomicBool,
 }
@@ -34,7 +33,7 @@ impl Space {
             entry: AtomicBool::new(true),
             page: Cell::new(0),
             interrupt: AtomicBool::new(false),
-            flush: Cell::new(None),
+            request: Cell::new(None),
             is_done: AtomicBool::new(false),
         })
     }
@@ -42,15 +41,36 @@ impl Space {
     /// Takes the page out, and uses its frame for something else.
     fn unmap(&self) {
         self.entry.store(false, Ordering::Relaxed);
-        let (targets, flush) = self.users.next_flush(PAGE, PAGE + PAGE_SIZE);
-        if targets.contains(CPU) {
-            self.flush.write(Some(flush));
+        self.flush(|request| {
+            self.request.write(Some(request));
             self.interrupt.store(true, Ordering::Release);
-            while !self.is_done.load(Ordering::Acquire) {
-                thread::yield_now();
+        });
+        self.page.write(1);
+    }
+
+    /// Evicts the page, and uses its frame for something else. The CPU has interrupts off until it ends.
+    fn evict(&self) {
+        self.entry.store(false, Ordering::Relaxed);
+        self.evict_other();
+        self.page.write(1);
+    }
+
+    /// Evicts another page.
+    fn evict_other(&self) {
+        self.users.mark_stale();
+        self.users.flush_stale_by(|| self.flush(|_| {}));
+    }
+
+    /// Tells the CPU to flush, if it has to be told, and waits for it.
+    fn flush(&self, tell: impl FnOnce(TlbFlush)) {
+        let (targets, request) = self.users.next_flush(PAGE, PAGE + PAGE_SIZE);
+        if targets.contains(CPU) {
+            tell(request);
+            // What goes on before it is, in a loop that waits, goes on afterwards too.
+            if !self.is_done.load(Ordering::Acquire) {
+                give_up();
             }
         }
-        self.page.write(1);
     }
 }
 
@@ -90,7 +110,7 @@ impl<'s> Cpu<'s> {
 
     fn take_interrupt(&mut self) {
         if self.space.interrupt.load(Ordering::Acquire) {
-            let flush = self.space.flush.read().map(|flush| self.tlb.flush(&flush));
+            let flush = self.space.request.read().map(|flush| self.tlb.flush(&flush));
             self.knows_page &= flush == Some(CpuFlush::Nothing);
             self.space.is_done.store(true, Ordering::Release);
         }
@@ -134,6 +154,23 @@ fn shootdown_and_access() {
                 cpu.enter();
                 cpu.run();
                 cpu.take_interrupt();
+                cpu.run();
+                cpu.leave();
+                cpu.end();
+            }],
+        );
+    });
+}
+
+/// Invariant: the same where two evict pages, and one flushes for both.
+#[test]
+fn two_evict_and_one_flushes() {
+    check_bounded(3, || {
+        race(
+            &Space::new(),
+            &[Space::evict, Space::evict_other, |space| {
+                let mut cpu = Cpu::new(space);
+                cpu.enter();
                 cpu.run();
                 cpu.leave();
                 cpu.end();

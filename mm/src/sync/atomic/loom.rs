@@ -50,6 +50,13 @@ pub fn begin() {
     IS_UNREAL.set(false);
 }
 
+/// The execution is not real, or need not be gone on with: to be called with no lock held.
+pub fn give_up() {
+    IS_UNREAL.set(true);
+    loom::skip_branch();
+    go_on();
+}
+
 /// Ends the thread if the execution is not real.
 fn go_on() {
     if IS_UNREAL.get() && !std::thread::panicking() {
@@ -123,12 +130,9 @@ impl<T: Copy> History<T> {
             && (before.is_seq_cst && after.is_seq_cst || before.by == after.by || after.after.is_some_and(follows))
     }
 
-    /// Ends the execution if a `SeqCst` access cannot have seen this store.
-    fn check_seen(&self, store: usize, order: Ordering) {
-        if order == Ordering::SeqCst && self.is_overwritten(store, self.last_seq_cst) {
-            IS_UNREAL.set(true);
-            loom::skip_branch();
-        }
+    /// Whether an access can have seen this store, if it is `SeqCst`.
+    fn can_be_seen(&self, store: usize, order: Ordering) -> bool {
+        !(order == Ordering::SeqCst && self.is_overwritten(store, self.last_seq_cst))
     }
 }
 
@@ -145,8 +149,7 @@ impl<T: Copy> Atomic<T> {
     pub fn load(&self, order: Ordering) -> T {
         go_on();
         let seen = self.place.load(order);
-        self.history.lock().check_seen(seen, order);
-        go_on();
+        self.check_seen(seen, order);
         self.value(seen)
     }
 
@@ -172,13 +175,17 @@ impl<T: Copy> Atomic<T> {
             history.announce(unknown)
         };
         let seen = self.place.swap(store, order);
+        self.check_seen(seen, order);
         let old = self.value(seen);
-        let mut history = self.history.lock();
-        history.check_seen(seen, order);
-        history.execute(store, f(old), order, Some(seen));
-        drop(history);
-        go_on();
+        self.history.lock().execute(store, f(old), order, Some(seen));
         old
+    }
+
+    fn check_seen(&self, store: usize, order: Ordering) {
+        let can_be_seen = self.history.lock().can_be_seen(store, order);
+        if !can_be_seen {
+            give_up();
+        }
     }
 
     fn value(&self, store: usize) -> T {
@@ -204,16 +211,12 @@ impl<T: Copy + Eq> Atomic<T> {
         loop {
             match self.place.compare_exchange(expected, store, success, failure) {
                 Ok(seen) => {
-                    let mut history = self.history.lock();
-                    history.check_seen(seen, success);
-                    history.execute(store, new, success, Some(seen));
-                    drop(history);
-                    go_on();
+                    self.check_seen(seen, success);
+                    self.history.lock().execute(store, new, success, Some(seen));
                     return Ok(current);
                 }
                 Err(seen) => {
-                    self.history.lock().check_seen(seen, failure);
-                    go_on();
+                    self.check_seen(seen, failure);
                     // The same value may have been stored again.
                     if self.value(seen) != current {
                         return Err(self.value(seen));
