@@ -126,14 +126,16 @@ pub use errno::{Errno, OutOfMemory};
 pub use flags::{MapFlags, MremapFlags, Prot, VmaFlags};
 pub use frame::{Frame, FrameKind, InitError, MAX_ORDER, OwnedFrame};
 pub use ksm::{KsmPages, KsmStats};
-pub use memory::{Event, HugePages, Memory, Overcommit, PhysRange, Sysctl};
+pub use memory::{
+    Defrag, Event, FOLIO_ORDERS, FolioPolicy, FolioStats, HugePages, Memory, Overcommit, PhysRange, Sysctl,
+};
 pub use object::{MAX_OBJECT_SIZE, ObjectError, ObjectName, ObjectRef};
 pub use paging::{CpuFlush, CpuTlb, RootLoad};
 pub use platform::{CpuSet, MAX_CPUS, PhysAddr, Platform, TlbFlush};
 pub use slab::SlabInfo;
 pub use space::{
-    AddressSpace, ClearRefs, FaultAccess, FaultError, Limits, MappedFile, MappedPage, MmapRequest, PageState,
-    PinnedPage, SpaceError, SpaceStats, VmaInfo, VmaKind, VmaPages,
+    AddressSpace, ClearRefs, CollapseLimits, CollapseScan, FaultAccess, FaultError, Limits, MappedFile, MappedPage,
+    MmapRequest, PageState, PinnedPage, SpaceError, SpaceStats, VmaInfo, VmaKind, VmaPages,
 };
 #[cfg(any(test, feature = "sim"))]
 pub use space::{find_mappings, verify_all};

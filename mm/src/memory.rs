@@ -21,6 +21,7 @@ use crate::swap::SwapSlots;
 use crate::vma::Vma;
 
 mod events;
+mod folios;
 mod sysctl;
 mod tables;
 
@@ -29,7 +30,9 @@ mod injection;
 
 pub use events::Event;
 use events::Events;
-pub use sysctl::{HugePages, Overcommit, Sysctl};
+use folios::FolioCounts;
+pub use folios::{Defrag, FOLIO_ORDERS, FolioPolicy, FolioStats, HugePages};
+pub use sysctl::{Overcommit, Sysctl};
 
 /// A range of physical memory, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +90,7 @@ pub struct Memory<P: Platform> {
     swap: SwapSlots,
     /// Of all address spaces.
     pub(crate) huge_leaves: AtomicUsize,
+    folios: FolioCounts,
     pub(crate) ksm: Ksm,
     /// Where reclaim goes on: a frame, counted from the first, modulo their number.
     clock: AtomicUsize,
@@ -161,6 +165,7 @@ impl<P: Platform> Memory<P> {
             events: Events::new(),
             swap: SwapSlots::new(),
             huge_leaves: AtomicUsize::new(0),
+            folios: FolioCounts::new(),
             ksm: Ksm::new(),
             clock: AtomicUsize::new(0),
             deferral: Deferral::new(),
@@ -195,15 +200,15 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Allocates `1 << order` adjacent frames, aligned to their number, as so many single
-    /// ones: each with a record and one reference of its own. Returns the first. Compacts, if
-    /// need be.
+    /// ones: each with a record and one reference of its own. Returns the first. If they are
+    /// worth it, memory is `compact`ed for them.
     ///
     /// # Errors
     ///
     /// As [`alloc_compacting`](Self::alloc_compacting), which also says what may be locked.
     #[cfg_attr(test, track_caller)]
-    pub(crate) fn alloc_singly(&self, kind: FrameKind, order: u8) -> Result<Pfn, OutOfMemory> {
-        let block = self.alloc_compacting(kind, order)?;
+    pub(crate) fn alloc_singly(&self, kind: FrameKind, order: u8, compact: bool) -> Result<Pfn, OutOfMemory> {
+        let block = if compact { self.alloc_compacting(kind, order)? } else { self.alloc(kind, order)? };
         self.frames.split_block(block.pfn(), order);
         Ok(block.into_raw())
     }
@@ -339,6 +344,16 @@ impl<P: Platform> Memory<P> {
     /// How many page-table entries map 2 MiB each, in all address spaces together.
     pub fn huge_leaves(&self) -> usize {
         self.huge_leaves.load(Ordering::Relaxed)
+    }
+
+    /// What has come of faults that were to make folios of that order.
+    pub fn folio_stats(&self, order: u8) -> FolioStats {
+        self.folios.get(order)
+    }
+
+    /// Counts a fault that has `made` a folio of that order, or has not.
+    pub(crate) fn count_folio(&self, order: u8, made: bool) {
+        self.folios.count(order, made);
     }
 
     /// How often something has happened.

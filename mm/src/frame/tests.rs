@@ -110,7 +110,7 @@ fn blocks_are_aligned_and_marked_as_a_whole() {
 fn the_frames_of_a_block_may_go_their_own_ways() {
     let memory = sim::memory(1, 4096);
     let free = memory.free_frames();
-    let first = memory.alloc_singly(FrameKind::Anon, 9).unwrap();
+    let first = memory.alloc_singly(FrameKind::Anon, 9, true).unwrap();
     let frames = || (first.0..first.0 + 512).map(Pfn);
     for pfn in frames() {
         let record = memory.frame(pfn);
@@ -125,7 +125,7 @@ fn the_frames_of_a_block_may_go_their_own_ways() {
 fn only_frames_that_nobody_else_has_become_a_block_again() {
     let memory = sim::memory(1, 4096);
     let free = memory.free_frames();
-    let first = memory.alloc_singly(FrameKind::Anon, 9).unwrap();
+    let first = memory.alloc_singly(FrameKind::Anon, 9, true).unwrap();
     let frames = || (first.0..first.0 + 512).map(Pfn);
     for other in [1, 300, 511] {
         memory.get(Pfn(first.0 + other));

@@ -1,6 +1,8 @@
-//! The settings that Linux has under `/proc/sys/vm`, `/proc/sys/kernel` and `/sys/kernel/mm/ksm`.
+//! The settings that Linux has under `/proc/sys/vm`, `/proc/sys/kernel` and `/sys/kernel/mm`.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+
+use super::folios::{Defrag, FolioPolicy, FolioSettings, HugePages};
 
 /// What is done about promising more memory than there is (`vm.overcommit_memory`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,17 +15,6 @@ pub enum Overcommit {
     Never,
 }
 
-/// Where faults make huge pages (`/sys/kernel/mm/transparent_hugepage/enabled`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HugePages {
-    /// `always`: wherever they fit, unless the mapping is advised `MADV_NOHUGEPAGE`.
-    Always,
-    /// `madvise`: in mappings that are advised `MADV_HUGEPAGE`.
-    Madvise,
-    /// `never`.
-    Never,
-}
-
 /// The settings, with Linux's defaults. Any of them may change at any time.
 #[derive(Debug)]
 pub struct Sysctl {
@@ -32,7 +23,7 @@ pub struct Sysctl {
     overcommit_ratio: AtomicUsize,
     mmap_min_addr: AtomicUsize,
     randomize_va_space: AtomicU32,
-    huge_pages: AtomicU32,
+    folios: FolioSettings,
     ksm_use_zero_pages: AtomicBool,
     ksm_max_page_sharing: AtomicUsize,
 }
@@ -45,7 +36,7 @@ impl Sysctl {
             overcommit_ratio: AtomicUsize::new(50),
             mmap_min_addr: AtomicUsize::new(65536),
             randomize_va_space: AtomicU32::new(2),
-            huge_pages: AtomicU32::new(1),
+            folios: FolioSettings::new(),
             ksm_use_zero_pages: AtomicBool::new(false),
             ksm_max_page_sharing: AtomicUsize::new(256),
         }
@@ -95,23 +86,45 @@ impl Sysctl {
     }
 
     /// Where faults make huge pages.
-    #[inline]
     pub fn huge_pages(&self) -> HugePages {
-        match self.huge_pages.load(Ordering::Relaxed) {
-            0 => HugePages::Never,
-            1 => HugePages::Madvise,
-            _ => HugePages::Always,
-        }
+        self.folios.huge_pages()
     }
 
     /// Sets [`huge_pages`](Self::huge_pages).
     pub fn set_huge_pages(&self, mode: HugePages) {
-        let mode = match mode {
-            HugePages::Never => 0,
-            HugePages::Madvise => 1,
-            HugePages::Always => 2,
-        };
-        self.huge_pages.store(mode, Ordering::Relaxed);
+        self.folios.set_huge_pages(mode);
+    }
+
+    /// Where faults make folios of that order; [`Never`](FolioPolicy::Never) for one that is not among
+    /// [`FOLIO_ORDERS`](crate::FOLIO_ORDERS).
+    pub fn folio_policy(&self, order: u8) -> FolioPolicy {
+        self.folios.policy(order)
+    }
+
+    /// Sets [`folio_policy`](Self::folio_policy), of one of those orders.
+    pub fn set_folio_policy(&self, order: u8, policy: FolioPolicy) {
+        self.folios.set_policy(order, policy);
+    }
+
+    /// Where faults have memory compacted to make them.
+    pub fn defrag(&self) -> Defrag {
+        self.folios.defrag()
+    }
+
+    /// Sets [`defrag`](Self::defrag).
+    pub fn set_defrag(&self, defrag: Defrag) {
+        self.folios.set_defrag(defrag);
+    }
+
+    /// Whether there are mappings in which faults make folios that are neither single pages nor huge.
+    #[inline(always)]
+    pub(crate) fn makes_folios(&self) -> bool {
+        self.folios.makes_some()
+    }
+
+    /// Whether faults make folios of that order in mappings that are `advised` to be huge, or are not.
+    pub(crate) fn makes_folios_of(&self, order: u8, advised: bool) -> bool {
+        self.folios.makes(order, advised)
     }
 
     /// The lowest address that may be mapped, in bytes (`vm.mmap_min_addr`).

@@ -41,6 +41,7 @@
 //! reused before the flush. What a CPU keeps of an address space that it does
 //! not use, and why that does no harm, is the matter of [`pcid`].
 
+mod adjacent;
 mod copy;
 mod entry;
 mod free;

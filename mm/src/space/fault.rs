@@ -246,6 +246,11 @@ impl<P: Platform> AddressSpace<'_, P> {
                 Ok(outcome)
             }
             None if access.write => {
+                if self.mem.sysctl().makes_folios()
+                    && let Some(outcome) = self.fault_in_folio(vma, page)?
+                {
+                    return Ok(outcome);
+                }
                 let frame = self.mem.alloc_zeroed(FrameKind::Anon)?;
                 self.install_anon(vma, page, seen, frame, || true)
             }

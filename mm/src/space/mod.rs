@@ -6,7 +6,8 @@
 //! | file | operation |
 //! |---|---|
 //! | `mmap.rs`, `munmap.rs`, `mprotect.rs`, `mremap/`, `brk.rs`, `madvise.rs`, `mlock.rs` | the system calls |
-//! | `fault.rs`, `huge.rs` | page faults |
+//! | `fault.rs`, `folio.rs`, `huge.rs` | page faults |
+//! | `collapse.rs` | huge pages of pages that are there |
 //! | `populate.rs`, `forced.rs` | faulting in ahead, access from outside |
 //! | `fork.rs`, `stack.rs` | what fork and exec need |
 //! | `place.rs`, `layout.rs` | choosing addresses |
@@ -38,8 +39,10 @@
 mod account;
 mod brk;
 mod clear_refs;
+mod collapse;
 mod error;
 mod fault;
+mod folio;
 mod forced;
 mod fork;
 mod huge;
@@ -70,6 +73,7 @@ pub(crate) mod tests;
 pub(crate) use account::ResidentKind;
 pub use account::{Limits, SpaceStats};
 pub use clear_refs::ClearRefs;
+pub use collapse::{CollapseLimits, CollapseScan};
 pub use error::{FaultError, SpaceError};
 pub use fault::FaultAccess;
 pub use inspect::{VmaInfo, VmaKind, VmaPages};

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mm::sim::{self, Access, PageFault, SimPlatform};
 use mm::{
-    AddressSpace, FaultAccess, FaultError, FrameKind, Limits, MapFlags, Memory, MmapRequest, MremapFlags, Overcommit,
-    PAGE_SIZE, PMD_SIZE, PageRange, PageState, Pfn, Prot, SpaceError, verify_all,
+    AddressSpace, FaultAccess, FaultError, FolioPolicy, FrameKind, Limits, MapFlags, Memory, MmapRequest, MremapFlags,
+    Overcommit, PAGE_SIZE, PMD_SIZE, PageRange, PageState, Pfn, Prot, SpaceError, verify_all,
 };
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, MaxSteps, Runner};
@@ -178,6 +178,11 @@ impl Machine {
     /// Looks at the next so many pages that may be merged.
     pub fn merge(&self, pages: usize) {
         self.memory.ksm_scan(pages);
+    }
+
+    /// Has faults make folios of that order where `policy` says.
+    pub fn let_make_folios(&self, order: u8, policy: FolioPolicy) {
+        self.memory.sysctl().set_folio_policy(order, policy);
     }
 
     /// Drops an address space that no CPU has run.

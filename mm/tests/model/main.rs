@@ -12,6 +12,7 @@
 
 mod compaction;
 mod faults;
+mod folios;
 mod huge;
 mod locks;
 mod machine;

@@ -4,7 +4,7 @@ impl Machine {
     /// Maps a huge page of 2 MiB whose n-th small page starts with byte `n`,
     /// and returns its first frame. `finish` frees it.
     pub(super) fn map_huge(&self, tables: &PageTables, addr: usize) -> Pfn {
-        let first = self.mem.alloc_singly(FrameKind::Anon, HUGE_ORDER).unwrap();
+        let first = self.mem.alloc_singly(FrameKind::Anon, HUGE_ORDER, true).unwrap();
         for i in 0..ENTRIES {
             // SAFETY: the block is ours and nobody else knows it yet.
             unsafe { self.mem.page_ptr(Pfn(first.0 + i)).write(i as u8) };
@@ -153,7 +153,7 @@ fn a_table_is_collapsed_out_of_reach_of_the_tlbs() {
     let small = m.map(&tables, BASE + 3 * PAGE_SIZE, 7);
     assert_eq!(m.read(&tables, 1, BASE + 3 * PAGE_SIZE), Some(7));
     let pages = tables.table_pages();
-    let first = m.mem.alloc_singly(FrameKind::Anon, HUGE_ORDER).unwrap();
+    let first = m.mem.alloc_singly(FrameKind::Anon, HUGE_ORDER, true).unwrap();
     let leaf = Entry::leaf(first, PAGE_FLAGS | EntryFlags::HUGE);
     let collapsed = tables.collapse(&m.mem, BASE, |run| {
         assert_eq!(run.entries().count(), ENTRIES);

@@ -5,8 +5,10 @@
 //! wrong entry shows as wrong contents.
 
 mod basics;
+mod collapse;
 mod events;
 mod exclusive;
+mod folio;
 mod forced;
 mod found;
 mod huge;

@@ -441,6 +441,17 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         operation: |p| p.write(FAR, 1).map_err(SpaceError::from),
     },
     Scenario {
+        name: "a write to memory that is to have large folios",
+        leaves: Leaves::NothingVisible,
+        prepare: |p| {
+            for order in [2, 4] {
+                p.space.memory().sysctl().set_folio_policy(order, crate::FolioPolicy::Always);
+            }
+            p.map_at(FAR, 64);
+        },
+        operation: |p| p.write(FAR + 9 * PAGE, 1).map_err(failed),
+    },
+    Scenario {
         name: "fork of a huge page",
         leaves: Leaves::NothingVisible,
         prepare: a_huge_page,

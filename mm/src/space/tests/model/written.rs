@@ -52,8 +52,8 @@ impl Written {
         self.renewed || (at_least..=at_most).contains(&(entry == Some(true)))
     }
 
-    /// The page is a part of a huge one, of which all has been written to or nothing.
-    pub fn is_of_a_huge_page(&mut self) {
+    /// The page is a part of a large folio, of which all has been written to or nothing.
+    pub fn is_of_a_large_folio(&mut self) {
         self.may = true;
     }
 }

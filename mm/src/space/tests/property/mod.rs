@@ -35,8 +35,8 @@ use super::{BASE, PAGE};
 use crate::sim::{self, SimPlatform};
 use crate::space::verify_all;
 use crate::{
-    AddressSpace, Errno, FrameKind, HugePages, Limits, MappedFile, Memory, MmapRequest, ObjectRef, PMD_SIZE, PUD_SIZE,
-    VmaFlags,
+    AddressSpace, Errno, FOLIO_ORDERS, FolioPolicy, FrameKind, HugePages, Limits, MappedFile, Memory, MmapRequest,
+    ObjectRef, PMD_SIZE, PUD_SIZE, VmaFlags,
 };
 
 /// Operations that a run of the tests does, about.
@@ -129,6 +129,7 @@ impl<'m> World<'m> {
                 }
             }
             Op::HugePages(mode) => self.mem.sysctl().set_huge_pages(mode),
+            Op::Folios(order, policy) => self.mem.sysctl().set_folio_policy(order, policy),
             Op::Compact => self.mem.compact_all(),
             Op::Merge(pages) => {
                 self.mem.ksm_scan(pages);
@@ -161,7 +162,7 @@ impl<'m> World<'m> {
             }
             _ => self.call(op),
         }
-        self.processes.iter_mut().flatten().for_each(Process::settle_huge);
+        self.processes.iter_mut().flatten().for_each(Process::settle_large);
         // The others change with this one only by mistake; a look now and
         // then finds that as well. This one comes last, and runs then.
         let others = (1..MAX_PROCESSES).filter(|_| self.next_value.is_multiple_of(4));
@@ -436,7 +437,7 @@ impl<'m> World<'m> {
             }
             Op::Fork | Op::Exit | Op::Switch(_) | Op::WriteFile(..) | Op::Reclaim(_) => (Ok(0), Ok(0)),
             Op::Migrate(_) | Op::Compact | Op::HugePages(_) | Op::Truncate(..) | Op::PunchHole(..) => (Ok(0), Ok(0)),
-            Op::Merge(_) | Op::ClearRefs(_) => (Ok(0), Ok(0)),
+            Op::Folios(..) | Op::Merge(_) | Op::ClearRefs(_) => (Ok(0), Ok(0)),
         };
         assert_eq!(found, expected, "{op:?}");
         process.assert_resident(machine, resident);
@@ -476,6 +477,8 @@ fn run(ops: &[Op], failing: bool) {
         mem.sysctl().set_randomize_va_space(0);
         mem
     });
+    FOLIO_ORDERS.for_each(|order| mem.sysctl().set_folio_policy(order, FolioPolicy::Never));
+    mem.sysctl().set_folio_policy(*FOLIO_ORDERS.end(), FolioPolicy::Inherit);
     // Without huge pages by fault there is more to collapse.
     mem.sysctl().set_huge_pages(if ops.len().is_multiple_of(3) { HugePages::Always } else { HugePages::Madvise });
     let used = || mem.total_frames() - mem.free_frames() - mem.count_frames(FrameKind::Slab);

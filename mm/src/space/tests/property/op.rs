@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{FILE_PAGES, HUGE_WINDOW, MAX_PROCESSES, WINDOWS};
 use crate::space::tests::PAGE;
-use crate::{ClearRefs, HugePages};
+use crate::{ClearRefs, FOLIO_ORDERS, FolioPolicy, HugePages};
 
 /// Where an operation takes place.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +87,8 @@ pub enum Op {
     Collapse(Place, Len),
     /// Where faults make huge pages.
     HugePages(HugePages),
+    /// Where they make folios of that order.
+    Folios(u8, FolioPolicy),
     Compact,
     /// A look at so many pages for equal ones.
     Merge(usize),
@@ -213,6 +215,8 @@ pub fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(at, len)| Op::Collapse(at, len)),
         1 => prop_oneof![Just(HugePages::Always), Just(HugePages::Madvise), Just(HugePages::Never)]
             .prop_map(Op::HugePages),
+        3 => (FOLIO_ORDERS, prop_oneof![Just(FolioPolicy::Never), Just(FolioPolicy::Always), Just(FolioPolicy::Inherit)])
+            .prop_map(|(order, policy)| Op::Folios(order, policy)),
         1 => Just(Op::Compact),
         4 => prop_oneof![1 => 1..16usize, 2 => Just(150)].prop_map(Op::Merge),
         4 => prop_oneof![3 => Just(ClearRefs::SoftDirty), 1 => Just(ClearRefs::All)].prop_map(Op::ClearRefs),

@@ -115,12 +115,16 @@ impl<'m> Process<'m> {
         mem.fail_nth_allocation(0);
     }
 
-    /// What is in a huge page has a page of its own, of zeroes if it was never written to.
-    pub fn settle_huge(&mut self) {
+    /// What is in a large folio has a page of its own, of zeroes if it was never written to.
+    pub fn settle_large(&mut self) {
         let mem = self.space.memory();
+        let folios = mem.sysctl().makes_folios();
         for (&at, page) in self.model.pages.iter_mut().filter(|(_, page)| page.private.is_none()) {
-            if self.space.core.tables.lookup(mem, at * PAGE).is_some_and(|entry| entry.is_huge()) {
+            let Some(entry) = self.space.core.tables.lookup(mem, at * PAGE) else { continue };
+            let is_in_folio = folios && page.object.is_none() && !entry.is_special();
+            if entry.is_huge() || is_in_folio {
                 page.private = Some(0);
+                page.written.is_of_a_large_folio();
             }
         }
     }
@@ -164,7 +168,7 @@ impl<'m> Process<'m> {
         assert!(new.is_empty(), "not told of: {new:?}");
         for (&at, page) in &mut self.model.pages {
             if self.space.core.tables.lookup(mem, at * PAGE).is_some_and(|entry| entry.is_huge()) {
-                page.written.is_of_a_huge_page();
+                page.written.is_of_a_large_folio();
             }
             let found = entries.get(&at).copied();
             assert!(page.written.agrees(found), "page {at:#x}, {page:?}, is told of as {found:?}");
