@@ -7,6 +7,7 @@
 
 pub mod boot;
 mod heap;
+pub mod khugepaged;
 pub mod ksm;
 pub mod pins;
 pub mod reclaim;

@@ -35,7 +35,7 @@ pub use timer::{NEVER, alarm, set_alarm};
 use crate::arch::trap::PageFaultCode;
 use crate::arch::{TrapFrame, cpu, fpu};
 use crate::fs::FdTable;
-use crate::memory::{ksm, reclaim};
+use crate::memory::{khugepaged, ksm, reclaim};
 use signal::info::{
     BUS_ADRALN, BUS_ADRERR, FPE_FLTDIV, FPE_FLTINV, FPE_FLTOVF, FPE_FLTRES, FPE_FLTUND, FPE_INTDIV, ILL_ILLOPN,
     SEGV_ACCERR, SEGV_MAPERR, SI_KERNEL, TRAP_TRACE,
@@ -147,7 +147,7 @@ pub fn tick(user: bool) {
         // Likewise.
         let _ = send::to_process(process, SigInfo::kernel(Signal::SIGPROF));
     }
-    if reclaim::is_needed() || ksm::is_due() {
+    if reclaim::is_needed() || ksm::is_due() || khugepaged::is_due() {
         cpu::set_return_work();
     }
 }
@@ -176,6 +176,7 @@ pub fn return_to_user(frame: &mut TrapFrame) {
     }
     reclaim::balance();
     ksm::scan();
+    khugepaged::scan();
 }
 
 /// The current process's open files.

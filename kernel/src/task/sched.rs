@@ -37,7 +37,7 @@ use super::watchdog;
 use crate::arch::context::{self, Context};
 use crate::arch::irq::{self, IrqMutex};
 use crate::arch::{cpu, paging, time};
-use crate::memory::ksm;
+use crate::memory::{khugepaged, ksm};
 
 /// Ticks a thread may run while others wait.
 const SLICE_TICKS: u32 = 5;
@@ -467,9 +467,10 @@ pub fn run() -> ! {
             leave_space();
             continue;
         }
-        if ksm::is_due() {
+        if ksm::is_due() || khugepaged::is_due() {
             irq::enable();
             ksm::scan();
+            khugepaged::scan();
             continue;
         }
         irq::wait_for_interrupt();

@@ -116,6 +116,7 @@ fn main() -> ExitCode {
     many_mappings();
     forks();
     huge_pages(big);
+    folios(big);
     println!("DONE");
     ExitCode::SUCCESS
 }
@@ -305,6 +306,20 @@ fn forks() {
     }
     report("cow_fault", best, len / PAGE);
     unmap(addr, len);
+}
+
+/// Sets what `name` says about huge pages, and whether it could.
+fn set(name: &str, value: &str) -> bool {
+    std::fs::write(format!("/sys/kernel/mm/transparent_hugepage/{name}"), value).is_ok()
+}
+
+/// Per page of folios of 64 KiB, where the kernel has them.
+fn folios(big: usize) {
+    if set("hugepages-64kB/enabled", "madvise") && set("hugepages-2048kB/enabled", "never") {
+        let mapped = || map_aligned(big, libc::MADV_HUGEPAGE);
+        let fault = measure(mapped, |&addr| touch(addr, big), |addr| unmap(addr, big));
+        report("fault_folio_64k_per_page", fault, big / PAGE);
+    }
 }
 
 /// Per huge page, but for the fork: 262144 instructions clear one.

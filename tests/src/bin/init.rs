@@ -35,6 +35,7 @@ fn run() -> io::Result<i32> {
 
 fn main() {
     mount(c"proc", c"/proc");
+    mount(c"sysfs", c"/sys");
     mount(c"devtmpfs", c"/dev");
     mount(c"tmpfs", c"/tmp");
     let status = run().unwrap_or_else(|error| {

@@ -116,7 +116,7 @@ pub fn profit(pages: usize) -> i64 {
 }
 
 /// As Linux's `kstrtobool` takes it.
-fn parse_bool(text: &str) -> Result<bool, Errno> {
+pub fn parse_bool(text: &str) -> Result<bool, Errno> {
     match text.as_bytes() {
         [b'y' | b'Y' | b't' | b'T' | b'1', ..] | [b'o' | b'O', b'n' | b'N', ..] => Ok(true),
         [b'n' | b'N' | b'f' | b'F' | b'0', ..] | [b'o' | b'O', b'f' | b'F', ..] => Ok(false),

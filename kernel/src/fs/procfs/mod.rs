@@ -5,10 +5,10 @@
 //! text, which stays the same until the next read from the start. Formats are
 //! Linux's, byte for byte.
 
-mod attribute;
 mod clear_refs;
 mod frames;
 mod gup_test;
+mod huge_pages;
 mod ksm;
 mod maps;
 mod maps_query;
@@ -110,7 +110,7 @@ impl Node {
         match self {
             Node::System(file) => file.text(),
             Node::Sysctl(setting) => Text::build(|text| setting.show(text)),
-            Node::Attribute(attribute) => Text::build(|text| attribute.show(text)),
+            Node::HugePages(file) => file.text(),
             Node::Ksm(file) => file.text(),
             Node::ProcessFile { pid, tid, file } => process::text(pid, tid, file),
             Node::FdInfo { pid, fd } => process::fd_info(pid, fd),
@@ -152,7 +152,7 @@ pub fn open(dentry: Arc<Dentry>, node: Node, flags: u32) -> Result<Arc<File>, Er
         Node::System(SystemFile::FrameFlags) => File::new(dentry, FrameFile::Flags, flags),
         Node::Sysctl(setting) if writes(flags) && !setting.is_writable() => Err(Errno::EACCES),
         Node::Sysctl(setting) if reads(flags) && !setting.is_readable() => Err(Errno::EACCES),
-        Node::Attribute(attribute) if writes(flags) && !attribute.is_writable() => Err(Errno::EACCES),
+        Node::HugePages(file) if writes(flags) && !file.is_writable() => Err(Errno::EACCES),
         Node::Ksm(file) if writes(flags) && !file.is_writable() => Err(Errno::EACCES),
         _ => File::new(dentry, ProcText::new(node), flags),
     }
@@ -194,7 +194,7 @@ impl FileOps for ProcText {
         let line = buffer[..count].split(|&byte| byte == b'\n').next().unwrap_or(b"");
         match self.node {
             Node::Sysctl(setting) => setting.store(line)?,
-            Node::Attribute(attribute) => attribute.store(line)?,
+            Node::HugePages(file) => file.store(line)?,
             Node::Ksm(file) => file.store(line)?,
             Node::ProcessFile { pid, tid, file: process::ProcessFile::Comm } => process::set_name(pid, tid, line)?,
             _ => return Err(Errno::EINVAL),

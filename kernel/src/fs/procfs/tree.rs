@@ -1,6 +1,6 @@
 //! Which names there are in `/proc` and `/sys`.
 
-use super::attribute::Attribute;
+use super::huge_pages::HugePagesFile;
 use super::ksm::KsmFile;
 use super::process::{self, ProcessFile};
 use super::sysctl::Sysctl;
@@ -44,8 +44,14 @@ pub enum Node {
     SysfsMm,
     /// `/sys/kernel/mm/transparent_hugepage`
     SysfsHugePages,
-    /// A file below that.
-    Attribute(Attribute),
+    /// `/sys/kernel/mm/transparent_hugepage/khugepaged`
+    SysfsKhugepaged,
+    /// `/sys/kernel/mm/transparent_hugepage/hugepages-*kB`, by the order of such pages.
+    SysfsFolios(u8),
+    /// `stats` there.
+    SysfsFolioStats(u8),
+    /// A file there, or below.
+    HugePages(HugePagesFile),
     /// `/sys/kernel/mm/ksm`
     SysfsKsm,
     /// A file there.
@@ -154,11 +160,63 @@ const SYSFS_DEBUG: [Entry; 1] = [("gup_test", Node::GupTest)];
 
 const SYSFS_MM: [Entry; 2] = [("ksm", Node::SysfsKsm), ("transparent_hugepage", Node::SysfsHugePages)];
 
-const SYSFS_HUGE_PAGES: [Entry; 3] = [
-    ("enabled", Node::Attribute(Attribute::Enabled)),
-    ("hpage_pmd_size", Node::Attribute(Attribute::PageSize)),
-    ("use_zero_page", Node::Attribute(Attribute::ZeroPage)),
+const SYSFS_HUGE_PAGES: [Entry; 14] = [
+    ("defrag", Node::HugePages(HugePagesFile::Defrag)),
+    ("enabled", Node::HugePages(HugePagesFile::Enabled)),
+    ("hpage_pmd_size", Node::HugePages(HugePagesFile::PmdSize)),
+    ("hugepages-1024kB", Node::SysfsFolios(8)),
+    ("hugepages-128kB", Node::SysfsFolios(5)),
+    ("hugepages-16kB", Node::SysfsFolios(2)),
+    ("hugepages-2048kB", Node::SysfsFolios(9)),
+    ("hugepages-256kB", Node::SysfsFolios(6)),
+    ("hugepages-32kB", Node::SysfsFolios(3)),
+    ("hugepages-512kB", Node::SysfsFolios(7)),
+    ("hugepages-64kB", Node::SysfsFolios(4)),
+    ("khugepaged", Node::SysfsKhugepaged),
+    ("shmem_enabled", Node::HugePages(HugePagesFile::ShmemEnabled)),
+    ("use_zero_page", Node::HugePages(HugePagesFile::UseZeroPage)),
 ];
+
+const SYSFS_KHUGEPAGED: [Entry; 9] = [
+    ("alloc_sleep_millisecs", Node::HugePages(HugePagesFile::AllocSleep)),
+    ("defrag", Node::HugePages(HugePagesFile::CollapseDefrag)),
+    ("full_scans", Node::HugePages(HugePagesFile::FullScans)),
+    ("max_ptes_none", Node::HugePages(HugePagesFile::MaxNone)),
+    ("max_ptes_shared", Node::HugePages(HugePagesFile::MaxShared)),
+    ("max_ptes_swap", Node::HugePages(HugePagesFile::MaxSwapped)),
+    ("pages_collapsed", Node::HugePages(HugePagesFile::PagesCollapsed)),
+    ("pages_to_scan", Node::HugePages(HugePagesFile::PagesToScan)),
+    ("scan_sleep_millisecs", Node::HugePages(HugePagesFile::ScanSleep)),
+];
+
+const ORDERS: usize = 10;
+
+/// What there is for each order.
+const SYSFS_FOLIOS: [[Entry; 2]; ORDERS] = {
+    let mut entries = [[("", Node::SysfsHugePages); 2]; ORDERS];
+    let mut order = 0;
+    while order < ORDERS {
+        entries[order] = [
+            ("enabled", Node::HugePages(HugePagesFile::FolioEnabled(order as u8))),
+            ("stats", Node::SysfsFolioStats(order as u8)),
+        ];
+        order += 1;
+    }
+    entries
+};
+
+const SYSFS_FOLIO_STATS: [[Entry; 2]; ORDERS] = {
+    let mut entries = [[("", Node::SysfsHugePages); 2]; ORDERS];
+    let mut order = 0;
+    while order < ORDERS {
+        entries[order] = [
+            ("anon_fault_alloc", Node::HugePages(HugePagesFile::FolioFaults(order as u8))),
+            ("anon_fault_fallback", Node::HugePages(HugePagesFile::FolioFallbacks(order as u8))),
+        ];
+        order += 1;
+    }
+    entries
+};
 
 const SYSFS_KSM: [Entry; 15] = [
     ("full_scans", Node::Ksm(KsmFile::FullScans)),
@@ -232,6 +290,11 @@ pub fn parse_number(text: &[u8]) -> Option<u32> {
     core::str::from_utf8(text).ok()?.parse().ok()
 }
 
+/// What a table has for an order.
+fn of_order(table: &'static [[Entry; 2]; ORDERS], order: u8) -> &'static [Entry] {
+    table.get(usize::from(order)).map_or(&[], |entries| entries)
+}
+
 impl Node {
     /// The static entries of this directory.
     fn entries(self) -> &'static [Entry] {
@@ -246,6 +309,9 @@ impl Node {
             Node::SysfsDebug => &SYSFS_DEBUG,
             Node::SysfsMm => &SYSFS_MM,
             Node::SysfsHugePages => &SYSFS_HUGE_PAGES,
+            Node::SysfsKhugepaged => &SYSFS_KHUGEPAGED,
+            Node::SysfsFolios(order) => of_order(&SYSFS_FOLIOS, order),
+            Node::SysfsFolioStats(order) => of_order(&SYSFS_FOLIO_STATS, order),
             Node::SysfsKsm => &SYSFS_KSM,
             _ => &[],
         }
@@ -344,8 +410,11 @@ impl Node {
                 | Node::GupTest
                 | Node::SysfsMm
                 | Node::SysfsHugePages
+                | Node::SysfsKhugepaged
+                | Node::SysfsFolios(_)
+                | Node::SysfsFolioStats(_)
                 | Node::SysfsKsm
-                | Node::Attribute(_)
+                | Node::HugePages(_)
                 | Node::Ksm(_)
         )
     }
@@ -362,6 +431,9 @@ impl Node {
             | Node::SysfsKernel
             | Node::SysfsMm
             | Node::SysfsHugePages
+            | Node::SysfsKhugepaged
+            | Node::SysfsFolios(_)
+            | Node::SysfsFolioStats(_)
             | Node::SysfsKsm
             | Node::Process(_)
             | Node::Tasks(_)
@@ -379,7 +451,7 @@ impl Node {
             Node::System(SystemFile::FrameCounts | SystemFile::FrameFlags) => S_IFREG | 0o400,
             Node::System(_) => S_IFREG | 0o444,
             Node::Sysctl(setting) => S_IFREG | setting.permissions(),
-            Node::Attribute(attribute) => S_IFREG | if attribute.is_writable() { 0o644 } else { 0o444 },
+            Node::HugePages(file) => S_IFREG | if file.is_writable() { 0o644 } else { 0o444 },
             Node::Ksm(file) => S_IFREG | if file.is_writable() { 0o644 } else { 0o444 },
             Node::FdInfo { .. } => S_IFREG | 0o444,
             Node::ProcessFile { file, .. } => S_IFREG | file.permissions(),
@@ -403,7 +475,10 @@ impl Node {
             Node::SysfsKernel => 2,
             Node::SysfsMm => 3,
             Node::SysfsHugePages => 4,
-            Node::Attribute(attribute) => 0x100 + attribute as u64,
+            Node::SysfsKhugepaged => 8,
+            Node::SysfsFolios(order) => 0x10 + u64::from(order),
+            Node::SysfsFolioStats(order) => 0x20 + u64::from(order),
+            Node::HugePages(file) => 0x100 + file.number(),
             Node::SysfsKsm => 5,
             Node::SysfsDebug => 6,
             Node::GupTest => 7,

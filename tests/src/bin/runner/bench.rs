@@ -43,6 +43,7 @@ const TARGETS: &[(&str, Option<f64>)] = &[
     ("mmap_munmap_with_60000_vmas", Some(3500.0)),
     ("fork_exit_wait_16m", Some(600_000.0)),
     ("cow_fault", Some(2000.0)),
+    ("fault_folio_64k_per_page", None),
     ("huge_fault_2m", None),
     ("huge_munmap_2m", None),
     ("huge_split_by_munmap", None),

@@ -387,6 +387,14 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
         add("pinned pages", &pins, machine, Expect::Shows(0, shown));
     }
 
+    for libc in ["glibc", "musl"] {
+        let path = places.build.join("c").join(libc).join("folios");
+        let folios = Program { newest: true, ..Program::new(path, &[]) };
+        for machine in [BIOS, FOUR_CPUS] {
+            add(&format!("large folios with {libc}"), &folios, machine, Expect::Same);
+        }
+    }
+
     let huge = Program::new(places.build.join("c/glibc/huge"), &[]);
     for machine in MATRIX.into_iter().chain([FOUR_CPUS]) {
         add("huge pages", &huge, machine, Expect::Shows(0, vec!["all is well"]));
