@@ -127,6 +127,8 @@ int main(int argc, char **argv)
 	kill(pid, SIGSTOP);
 	waitpid(pid, &status, WUNTRACED);
 	show("stop", status);
+	while (chld_count < 1) /* sent after the stop can be seen */
+		usleep(1000);
 	printf("SIGCHLD: %d code %d status %d\n", chld_count, chld_code, chld_status);
 	kill(pid, SIGCONT);
 	waitpid(pid, &status, WCONTINUED);

@@ -68,14 +68,14 @@ pub fn exit_thread(status: ExitStatus) -> ! {
             state.final_name = thread.name();
             state.exiting.get_or_insert(status);
         }
-        let stopped =
-            !last && state.stopped.is_some() && !state.stop_unreported && state.stopped_threads == state.threads.len();
-        state.stop_unreported |= stopped;
+        let all_stopped = !last && !state.stop_unreported && state.stopped_threads == state.threads.len();
+        let stopped = state.stopped.filter(|_| all_stopped);
+        state.stop_unreported |= stopped.is_some();
         (last, stopped, removed)
     };
     drop(removed);
-    if stopped {
-        notify_stopped(&process);
+    if let Some(signal) = stopped {
+        notify_stopped(&process, signal);
     }
     if last {
         become_zombie(&process);
@@ -243,12 +243,10 @@ fn child_info(process: &Process, code: i32, status: i32) -> SigInfo {
     SigInfo::child(code, process.pid(), status, ticks(usage.user), ticks(usage.system))
 }
 
-/// Tells the parent that all threads of `process` have stopped.
-pub(super) fn notify_stopped(process: &Process) {
-    let signal = process.state.lock().stopped;
-    if let Some(signal) = signal {
-        notify_job_control(process, CLD_STOPPED, signal.number() as i32);
-    }
+/// Tells the parent that all threads of `process` have stopped because of `signal`: even if they are to go on
+/// already, as the parent has seen it.
+pub(super) fn notify_stopped(process: &Process, signal: Signal) {
+    notify_job_control(process, CLD_STOPPED, signal.number() as i32);
 }
 
 /// Tells the parent that `process` goes on after a stop.

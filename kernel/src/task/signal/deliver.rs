@@ -68,7 +68,7 @@ fn next_signal() -> Option<SigInfo> {
             drop(state);
             exit::exit_thread(status);
         }
-        if state.stopped.is_some() {
+        if let Some(signal) = state.stopped {
             state.stopped_threads += 1;
             let all = state.stopped_threads == state.threads.len();
             if all {
@@ -78,7 +78,7 @@ fn next_signal() -> Option<SigInfo> {
             thread.state.store(state::STOPPED, core::sync::atomic::Ordering::SeqCst);
             drop(state);
             if all {
-                exit::notify_stopped(process);
+                exit::notify_stopped(process, signal);
             }
             sched::schedule();
             continue;
