@@ -19,19 +19,20 @@ newest_version() {
     fi
 }
 
-# unpack VERSION PATTERN…: what of Linux's source matches.
+# unpack VERSION PATTERN…: what of Linux's source matches, unless the very same has been unpacked.
 unpack() {
     dir=$DEBIAN/selftests/$1
-    [ ! -e "$dir/.unpacked" ] || return 0
-    update
-    deb=$(download "linux-source-$1")
+    package=linux-source-$1
     shift
+    [ "$(cat "$dir/.unpacked" 2>/dev/null)" != "$*" ] || return 0
+    update
+    deb=$(download "$package")
     echo "Unpacking the selftests of $(basename "$deb" .deb) …" >&2
     mkdir -p "$dir/source"
     dpkg --fsys-tarfile "$deb" | tar -xO --wildcards './usr/src/linux-source-*.tar.xz' |
         tar -xJ -C "$dir/source" --strip-components=1 --wildcards "$@"
     rm -f "$deb"
-    touch "$dir/.unpacked"
+    echo "$*" >"$dir/.unpacked"
 }
 
 # build VERSION TEST OPTION…: one program, with the compiler's options.
@@ -63,7 +64,8 @@ for test in mremap_test mremap_dontunmap map_fixed_noreplace map_populate; do
 done
 
 version=$(newest_version)
-unpack "$version" '*/tools/testing/selftests/mm/*.[ch]' '*/tools/testing/selftests/*.h' '*/tools/include/*' '*/tools/arch/x86/include/*'
+unpack "$version" '*/tools/testing/selftests/mm/*.[ch]' '*/tools/testing/selftests/*.h' '*/tools/include/*' '*/tools/arch/x86/include/*' \
+    '*/mm/gup_test.h'
 libcap
 tools=$DEBIAN/selftests/$version/source/tools
 mm=$tools/testing/selftests/mm
@@ -71,7 +73,9 @@ common=
 for file in vm_util.c hugepage_settings.c; do
     [ ! -e "$mm/$file" ] || common="$common $mm/$file"
 done
-for test in mremap_test mremap_dontunmap map_fixed_noreplace map_populate \
+# Where Linux's build notes what it finds: cow takes liburing then.
+: >"$mm/local_config.h_gen"
+for test in mremap_test mremap_dontunmap map_fixed_noreplace map_populate cow \
     mlock2-tests mlock-random-test madv_populate ksm_functional_tests soft-dirty mkdirty merge; do
     # shellcheck disable=SC2086 # several files
     # The C library may be older than that call.

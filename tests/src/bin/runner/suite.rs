@@ -463,6 +463,13 @@ fn collect(args: &TestArgs, places: &Places, scratch: &Path) -> Result<Vec<Test>
     add("selftest mkdirty of the newest Linux", &selftest("newest", "mkdirty"), BIOS, Expect::Shows(0, shown));
     let soft_dirty = Program { newest: true, ..selftest("newest", "soft-dirty") };
     add("selftest soft-dirty of the newest Linux", &soft_dirty, BIOS, Expect::Checks(Vec::new()));
+    // What is skipped wants a huge page of zeroes.
+    let mut cow = selftest("newest", "cow");
+    cow.options.push("swap");
+    for machine in [BIOS, FOUR_CPUS] {
+        let shown = vec!["# Totals: pass:637 fail:0 xfail:0 xpass:0 skip:3 error:0"];
+        add("selftest cow of the newest Linux", &cow, machine, Expect::Shows(0, shown));
+    }
     // The one that is skipped needs probes of user space; for the one that fails see docs/linux.md.
     let failed = "not ok 17 merge.anon_and_page_offset_mismatch_memfd";
     let shown = vec![failed, "# Totals: pass:23 fail:1 xfail:0 xpass:0 skip:1 error:0"];
