@@ -84,6 +84,8 @@ GUEST_CARGO := --release -p tests --target x86_64-unknown-linux-gnu
 GUEST_FLAGS := -C target-feature=+crt-static
 # The model checkers are to be quick, and still have assertions on.
 MODEL_CARGO := --profile model -p mm --features shuttle --test model
+# Each schedule has a machine of its own. Giving its memory back to the system takes as long as all else.
+MODEL_ENV := MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824
 LOOM_CARGO := --profile model -p mm --features loom --test loom
 cargo = cargo $(1) --target-dir $(TARGET) $(2)
 guest_cargo = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$(1)" cargo build $(GUEST_CARGO)
@@ -159,7 +161,7 @@ run: image $(if $(value PROG),,guests)
 test: image guests fixed-guests c-guests selftests
 	@scripts/totals.sh \
 		"$(call cargo,test,-q -p mm)" \
-		"$(call cargo,test,-q $(MODEL_CARGO))" \
+		"$(MODEL_ENV) $(call cargo,test,-q $(MODEL_CARGO))" \
 		"$(call cargo,test,-q $(LOOM_CARGO))" \
 		"$(UNSTABLE) cargo test -q $(BOOT_CARGO)" \
 		"$(call cargo,test,-q -p tests --lib --bin runner --bin mutants)" \
@@ -181,7 +183,7 @@ torture: image guests
 # Races of threads in mm: random schedules and as many by the PCT algorithm, each.
 model:
 	@seed=$$(date +%s); echo "seed $$seed"; \
-	MODEL_SEED=$$seed MODEL_SCHEDULES=$(SCHEDULES) $(call cargo,test,$(MODEL_CARGO))
+	$(MODEL_ENV) MODEL_SEED=$$seed MODEL_SCHEDULES=$(SCHEDULES) $(call cargo,test,$(MODEL_CARGO))
 
 # Breaks mm in one place after the other. Takes half an hour.
 mutants:
