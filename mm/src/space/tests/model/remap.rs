@@ -134,9 +134,10 @@ impl Space {
                 return Err(Errno::EPERM);
             }
         }
-        if parts.len() > 1 {
-            // What comes there may merge with what is, before the next one replaces a part of both.
-            let beside = parts_beside(areas, to..to + from.len());
+        let beside: Vec<_> = parts_beside(areas, to..to + from.len()).collect();
+        if parts.len() > 1 || beside.iter().any(|area| area.contains(&from.start)) {
+            // What comes there may merge with what is, before the next one replaces a part of both; or
+            // with what it comes from.
             let all = parts.iter().map(|(_, part)| part.clone()).chain(beside);
             for page in all.flatten().collect::<Vec<_>>() {
                 self.pages.get_mut(&page).unwrap().written.passes_through();
