@@ -6,7 +6,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use mm::{CollapseLimits, CollapseScan, Errno, HugePages, PAGE_SIZE, PMD_SIZE};
+use mm::{CollapseLimits, CollapseScan, Errno, PAGE_SIZE, PMD_SIZE};
 
 use super::{memory, reclaim};
 use crate::arch::time::monotonic_ns;
@@ -100,7 +100,7 @@ pub fn pages_collapsed() -> u64 {
 #[inline]
 pub fn is_due() -> bool {
     !BUSY.load(Ordering::Relaxed)
-        && memory().sysctl().huge_pages() != HugePages::Never
+        && memory().sysctl().makes_huge_pages()
         && !reclaim::is_needed()
         && (LEFT.load(Ordering::Relaxed) != 0 || monotonic_ns() >= NEXT.load(Ordering::Relaxed))
 }

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
-use super::folios::{Defrag, FolioPolicy, FolioSettings, HugePages};
+use super::folios::{Defrag, FOLIO_ORDERS, FolioPolicy, FolioSettings, HugePages};
 
 /// What is done about promising more memory than there is (`vm.overcommit_memory`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,6 +114,12 @@ impl Sysctl {
     /// Sets [`defrag`](Self::defrag).
     pub fn set_defrag(&self, defrag: Defrag) {
         self.folios.set_defrag(defrag);
+    }
+
+    /// Whether there are mappings that are to have huge pages.
+    #[inline]
+    pub fn makes_huge_pages(&self) -> bool {
+        self.folios.makes(*FOLIO_ORDERS.end(), true)
     }
 
     /// Whether there are mappings in which faults make folios that are neither single pages nor huge.

@@ -109,6 +109,7 @@ fn only_mappings_whose_faults_would_make_huge_pages() {
             advice.iter().for_each(|&advice| p.space.madvise(AT, PMD_SIZE, advice).unwrap());
             p.space.set_small_pages_only(small);
             mem.sysctl().set_huge_pages(mode);
+            assert_eq!(mem.sysctl().makes_huge_pages(), mode != HugePages::Never);
             assert_eq!(collapse_all(&p, LIMITS), expected, "{case:?}");
             check(&[&p]);
         });
