@@ -96,7 +96,7 @@ impl Sysctl {
     }
 
     /// Where faults make folios of that order; [`Never`](FolioPolicy::Never) for one that is not among
-    /// [`FOLIO_ORDERS`](crate::FOLIO_ORDERS).
+    /// [`FOLIO_ORDERS`].
     pub fn folio_policy(&self, order: u8) -> FolioPolicy {
         self.folios.policy(order)
     }
