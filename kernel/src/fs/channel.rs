@@ -318,6 +318,7 @@ impl Channel {
             }
         }
     }
+
     /// Takes as much of user memory of `space` as there is room for, waiting for some; see [`Ring::lend`].
     ///
     /// # Errors

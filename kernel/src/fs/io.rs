@@ -176,6 +176,7 @@ impl<'a> Sink<'a> {
             }
         }
     }
+
     /// The same with `count` bytes of a pinned page, from byte `start` on. There can be no reference to them, as
     /// the program may write to them meanwhile.
     ///
