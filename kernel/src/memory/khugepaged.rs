@@ -1,15 +1,14 @@
 //! When pages are looked at that could be huge ones, and the settings that say so.
 //!
 //! As Linux's `khugepaged` would, whoever is idle, or on the way back to his program, looks at
-//! `pages_to_scan` pages every `scan_sleep_millisecs`: process by process, on one CPU at a time, and at one
-//! huge page's worth at once.
+//! `pages_to_scan` pages every `scan_sleep_millisecs`: process by process, and at one huge page's worth at once.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use mm::{CollapseLimits, CollapseScan, Errno, PAGE_SIZE, PMD_SIZE};
 
+use super::pace::Pace;
 use super::{memory, reclaim};
-use crate::arch::time::monotonic_ns;
 use crate::task::table;
 
 /// Pages of a huge page.
@@ -45,12 +44,7 @@ static SETTINGS: [AtomicU32; 7] = [
     AtomicU32::new(10_000),
 ];
 
-/// When the pause ends, in monotonic nanoseconds.
-static NEXT: AtomicU64 = AtomicU64::new(0);
-/// Pages that are still to be looked at before the next pause.
-static LEFT: AtomicU32 = AtomicU32::new(0);
-/// Somebody is at it.
-static BUSY: AtomicBool = AtomicBool::new(false);
+static PACE: Pace = Pace::new();
 /// Whom to look at next: the process, and where in its memory.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 static ADDRESS: AtomicU64 = AtomicU64::new(0);
@@ -80,7 +74,7 @@ impl Setting {
         }
         SETTINGS[self as usize].store(value, Ordering::Relaxed);
         if matches!(self, Setting::AllocSleepMillisecs | Setting::ScanSleepMillisecs) {
-            NEXT.store(0, Ordering::Relaxed);
+            PACE.end_pause();
         }
         Ok(())
     }
@@ -99,32 +93,23 @@ pub fn pages_collapsed() -> u64 {
 /// Whether pages are to be looked at now. Cheap enough for the timer.
 #[inline]
 pub fn is_due() -> bool {
-    !BUSY.load(Ordering::Relaxed)
-        && memory().sysctl().makes_huge_pages()
-        && !reclaim::is_needed()
-        && (LEFT.load(Ordering::Relaxed) != 0 || monotonic_ns() >= NEXT.load(Ordering::Relaxed))
+    memory().sysctl().makes_huge_pages() && !reclaim::is_needed() && PACE.is_due()
 }
 
 /// Looks at some pages if that is due. No lock may be held.
 pub fn scan() {
-    if !is_due() || BUSY.swap(true, Ordering::Acquire) {
+    if !is_due() {
         return;
     }
-    if LEFT.load(Ordering::Relaxed) == 0 {
-        LEFT.store(Setting::PagesToScan.get(), Ordering::Relaxed);
-    }
-    let (scanned, pause) = match scan_one() {
-        Some(scan) if scan.out_of_memory => (u32::MAX, Setting::AllocSleepMillisecs),
-        // Who has nothing costs something too.
-        Some(scan) => (scan.scanned.max(1) as u32, Setting::ScanSleepMillisecs),
-        None => (u32::MAX, Setting::ScanSleepMillisecs),
-    };
-    let left = LEFT.load(Ordering::Relaxed).saturating_sub(scanned);
-    LEFT.store(left, Ordering::Relaxed);
-    if left == 0 {
-        NEXT.store(monotonic_ns() + u64::from(pause.get()) * 1_000_000, Ordering::Relaxed);
-    }
-    BUSY.store(false, Ordering::Release);
+    PACE.work(Setting::PagesToScan.get(), |left| {
+        let (scanned, pause) = match scan_one() {
+            Some(scan) if scan.out_of_memory => (left, Setting::AllocSleepMillisecs),
+            // Who has nothing costs something too.
+            Some(scan) => (scan.scanned.max(1) as u32, Setting::ScanSleepMillisecs),
+            None => (left, Setting::ScanSleepMillisecs),
+        };
+        (scanned, pause.get())
+    });
 }
 
 /// Looks at the next pages of the process whose turn it is; `None` if all processes have had theirs.

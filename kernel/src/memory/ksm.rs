@@ -1,14 +1,14 @@
 //! When pages are looked at for equal ones, and the settings that say so.
 //!
 //! As Linux's `ksmd` would, whoever is idle, or on the way back to his program, looks at
-//! `pages_to_scan` pages every `sleep_millisecs`: on one CPU at a time, and not at many at once.
+//! `pages_to_scan` pages every `sleep_millisecs`, and not at many at once.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use mm::Errno;
 
 use super::memory;
-use crate::arch::time::monotonic_ns;
+use super::pace::Pace;
 use crate::task::table;
 
 /// Pages that are looked at between two looks at the clock.
@@ -32,13 +32,7 @@ pub enum Run {
 static RUN: AtomicU32 = AtomicU32::new(Run::Stop as u32);
 static PAGES_TO_SCAN: AtomicU32 = AtomicU32::new(100);
 static SLEEP_MILLISECS: AtomicU32 = AtomicU32::new(20);
-
-/// Pages that are still to be looked at before the next pause.
-static LEFT: AtomicU32 = AtomicU32::new(0);
-/// When the pause ends, in monotonic nanoseconds.
-static NEXT: AtomicU64 = AtomicU64::new(0);
-/// Somebody is at it, or keeps all others from it.
-static BUSY: AtomicBool = AtomicBool::new(false);
+static PACE: Pace = Pace::new();
 
 /// What `run` says, as a number.
 pub fn run() -> u32 {
@@ -63,7 +57,7 @@ pub fn sleep_millisecs() -> u32 {
 /// Sets [`sleep_millisecs`].
 pub fn set_sleep_millisecs(milliseconds: u32) {
     SLEEP_MILLISECS.store(milliseconds, Ordering::Relaxed);
-    NEXT.store(0, Ordering::Relaxed);
+    PACE.end_pause();
 }
 
 /// Does what writing `number` to `run` asks for.
@@ -77,13 +71,7 @@ pub fn set_run(number: u32) -> Result<(), Errno> {
     if RUN.swap(run as u32, Ordering::Relaxed) == run as u32 || run != Run::Unmerge {
         return Ok(());
     }
-    // Who is at it goes on for a moment, on another CPU.
-    while BUSY.swap(true, Ordering::Acquire) {
-        core::hint::spin_loop();
-    }
-    let done = unmerge_all();
-    BUSY.store(false, Ordering::Release);
-    done.inspect_err(|_| RUN.store(Run::Stop as u32, Ordering::Relaxed))
+    PACE.keep_off(unmerge_all).inspect_err(|_| RUN.store(Run::Stop as u32, Ordering::Relaxed))
 }
 
 /// Gives all merged pages back to who had them, with none merging meanwhile.
@@ -110,27 +98,18 @@ pub fn zero_pages() -> usize {
 /// Whether pages are to be looked at now. Cheap enough for the timer.
 #[inline]
 pub fn is_due() -> bool {
-    run() == Run::Merge as u32
-        && !BUSY.load(Ordering::Relaxed)
-        && (LEFT.load(Ordering::Relaxed) != 0 || monotonic_ns() >= NEXT.load(Ordering::Relaxed))
+    run() == Run::Merge as u32 && PACE.is_due()
 }
 
 /// Looks at some pages if that is due. No lock may be held.
 pub fn scan() {
-    if !is_due() || BUSY.swap(true, Ordering::Acquire) {
+    if !is_due() {
         return;
     }
-    if LEFT.load(Ordering::Relaxed) == 0 {
-        LEFT.store(pages_to_scan(), Ordering::Relaxed);
-    }
-    let left = LEFT.load(Ordering::Relaxed);
-    let pages = left.min(BATCH);
-    // Having come across no more of them than that is as good as having looked at all.
-    let done = memory().ksm_scan(pages as usize) as u32 == pages;
-    let left = if done { left - pages } else { 0 };
-    LEFT.store(left, Ordering::Relaxed);
-    if left == 0 {
-        NEXT.store(monotonic_ns() + u64::from(sleep_millisecs()) * 1_000_000, Ordering::Relaxed);
-    }
-    BUSY.store(false, Ordering::Release);
+    PACE.work(pages_to_scan(), |left| {
+        let pages = left.min(BATCH);
+        // Having come across no more of them than that is as good as having looked at all.
+        let all = memory().ksm_scan(pages as usize) as u32 == pages;
+        (if all { pages } else { left }, sleep_millisecs())
+    });
 }

@@ -9,6 +9,7 @@ pub mod boot;
 mod heap;
 pub mod khugepaged;
 pub mod ksm;
+mod pace;
 pub mod pins;
 pub mod reclaim;
 mod zram;
