@@ -91,9 +91,7 @@ impl Record {
 
     /// Makes it a page of `mapping`, as the first fault does, and counts that.
     pub fn map(&self, mapping: usize, index: usize) {
-        self.0.set_mapping(mapping);
-        self.0.set_index(index);
-        self.0.inc_mapcount();
+        self.0.map_first(mapping, index);
     }
 
     /// Whose page it is, and which one, if it is mapped.

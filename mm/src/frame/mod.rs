@@ -184,11 +184,24 @@ impl Frame {
         self.mapcount.load(Ordering::Acquire)
     }
 
+    /// Makes the frame the page `index` of `mapping`, to be mapped by one entry. Nothing maps it, and
+    /// whose page it is nobody looks at before that entry is counted, so the count need not be
+    /// changed in one step with anybody else (Linux's `folio_add_new_anon_rmap`).
+    #[inline]
+    pub(crate) fn map_first(&self, mapping: usize, index: usize) {
+        self.set_mapping(mapping);
+        self.set_index(index);
+        debug_assert_eq!(self.mapcount.load(Ordering::Relaxed), 0, "somebody maps it already");
+        point();
+        // Release: who sees the page mapped sees where, see `reclaim`.
+        self.mapcount.store(1, Ordering::Release);
+    }
+
     /// Counts one more page-table entry that maps the frame.
     #[inline]
     pub(crate) fn inc_mapcount(&self) {
         point();
-        // Release: who sees the page mapped sees where, see `reclaim`.
+        // Release: as in `map_first`.
         self.mapcount.fetch_add(1, Ordering::Release);
     }
 

@@ -289,10 +289,8 @@ impl<P: Platform> AddressSpace<'_, P> {
     #[inline(always)]
     pub(super) fn adopt(&self, vma: Ref<Vma>, page: usize, frame: &OwnedFrame) -> Entry {
         let flags = vma.flags();
-        let record = self.mem.frame(frame.pfn());
-        record.set_mapping(vma.anon_vma().map_or(0, AnonVma::to_mapping));
-        record.set_index(vma.index_of(page));
-        record.inc_mapcount();
+        let mapping = vma.anon_vma().map_or(0, AnonVma::to_mapping);
+        self.mem.frame(frame.pfn()).map_first(mapping, vma.index_of(page));
         let written = if flags.contains(VmaFlags::WRITE) { WRITTEN } else { EntryFlags::ACCESSED };
         Entry::leaf(frame.pfn(), page_protection(flags) | written)
     }

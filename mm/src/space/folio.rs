@@ -131,9 +131,7 @@ impl<P: Platform> AddressSpace<'_, P> {
         let mapping = vma.anon_vma().map_or(0, AnonVma::to_mapping);
         let frames = self.mem.frames();
         for (record, index) in frames.block(folio.first, 1 << folio.order).iter().zip(vma.index_of(start)..) {
-            record.set_mapping(mapping);
-            record.set_index(index);
-            record.inc_mapcount();
+            record.map_first(mapping, index);
         }
     }
 

@@ -537,8 +537,8 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation(
         "page offset: the frame's index is not set",
         "mm/src/space/fault.rs",
-        "        record.set_index(vma.index_of(page));\n",
-        "",
+        "map_first(mapping, vma.index_of(page))",
+        "map_first(mapping, 0)",
     ),
     mutation(
         "merging: neighbours need not continue each other's page offset",

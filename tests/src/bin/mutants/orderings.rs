@@ -209,8 +209,8 @@ pub const ORDERINGS: &[Mutation] = &[
         "frames::a_page_is_mapped_where_its_record_says",
         "ordering: a page may be mapped before its record says where",
         FRAME,
-        "self.mapcount.fetch_add(1, Ordering::Release)",
-        "self.mapcount.fetch_add(1, Ordering::Relaxed)",
+        "self.mapcount.store(1, Ordering::Release)",
+        "self.mapcount.store(1, Ordering::Relaxed)",
     ),
     ordering(
         "frames::a_page_is_mapped_where_its_record_says",
