@@ -80,6 +80,8 @@ pub fn arguments(machine: &Machine<'_>, sockets: &Path, files: &[(&str, PathBuf)
     arguments.add("-display", &[&"none"]);
     arguments.add("-monitor", &[&"none"]);
     arguments.add("-no-reboot", &[]);
+    // Its threads have names: which is which CPU can be seen.
+    arguments.add("-name", &[&"debug-threads=on"]);
 
     let threads = if machine.smp > 1 && !machine.icount { "multi" } else { "single" };
     arguments.add("-accel", &[&"tcg,thread=", &threads]);

@@ -17,6 +17,8 @@ use tests::sys::{self, *};
 
 /// Pages that each thread faults in, in a round.
 const PAGES: usize = 256;
+/// Pages that a page table maps.
+const TABLE_PAGES: usize = 512;
 /// Pages that each thread maps, touches and unmaps, in a round.
 const MAPPED_PAGES: usize = 256;
 
@@ -102,7 +104,9 @@ fn main() -> ExitCode {
     let threads = words.next().unwrap_or(1).clamp(1, 64);
     let rounds = words.next().unwrap_or(100);
 
-    let ranges: Vec<usize> = (0..threads).map(|_| map(PAGES)).collect();
+    // One mapping, a page table to each thread.
+    let start = map((threads + 1) * TABLE_PAGES).next_multiple_of(TABLE_PAGES * PAGE);
+    let ranges: Vec<usize> = (0..threads).map(|number| start + number * TABLE_PAGES * PAGE).collect();
     let time = measure(
         threads,
         rounds,
@@ -118,11 +122,8 @@ fn main() -> ExitCode {
         rounds,
         |_| {},
         |number| touch(shared + number * PAGE, threads * PAGES - number, threads),
-        |number| {
-            if number == 0 {
-                discard(shared, threads * PAGES);
-            }
-        },
+        // Page by page, so that each frees what it touched.
+        |number| (number..threads * PAGES).step_by(threads).for_each(|page| discard(shared + page * PAGE, 1)),
     );
     report("faults_shared_range", threads * PAGES, time);
 

@@ -74,6 +74,8 @@ impl Linux<'_> {
     fn qemu(&self, initramfs: &Path, status: &Path) -> Command {
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
+        // The threads of virtual CPUs are found by their names.
+        command.args(["-name", "debug-threads=on"]);
         let threads = if self.cpus > 1 && !self.icount { "multi" } else { "single" };
         command.args(["-accel", &format!("tcg,thread={threads}")]);
         if self.icount {

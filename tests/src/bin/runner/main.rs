@@ -11,6 +11,7 @@ mod bench;
 mod cpio;
 mod differ;
 mod elf;
+mod host;
 mod linux;
 mod process;
 mod report;
@@ -79,6 +80,9 @@ enum Command {
     Scaling(scaling::ScalingArgs),
     /// Run one program on a Linux of Debian's in QEMU
     Linux(LinuxArgs),
+    /// Keep the CPUs awake until the end of standard input
+    #[command(name = host::AWAKE, hide = true)]
+    KeepAwake,
 }
 
 #[derive(Args, Debug)]
@@ -127,6 +131,10 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args, &cli.places).map(|()| ExitCode::SUCCESS),
         Command::Scaling(args) => scaling::run(args, &cli.places).map(|()| ExitCode::SUCCESS),
         Command::Linux(args) => on_linux(args, &cli.places),
+        Command::KeepAwake => {
+            host::keep_awake();
+            Ok(ExitCode::SUCCESS)
+        }
     };
     result.unwrap_or_else(|error| {
         eprintln!("runner: {error:#}");

@@ -2,21 +2,19 @@
 //!
 //! The program `scaling` runs with one thread on a machine with one CPU, then with two
 //! on two, which QEMU emulates at the same time. These figures are of real time, so
-//! they depend on what else the host does; each is the best of several runs, which take
-//! turns. The host's CPUs are kept [awake](Awake) meanwhile.
+//! they depend on what else the host does; each is the median of several runs, which take
+//! turns, on CPUs of the host that are kept [steady](Steady).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use std::{hint, thread};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use tests::sys;
 
 use crate::bench::{Figures, parse};
+use crate::host::Steady;
 use crate::linux::{self, Linux};
 use crate::{Places, process};
 
@@ -40,8 +38,8 @@ pub struct ScalingArgs {
     /// Do not run Linux
     #[arg(long)]
     only_this: bool,
-    /// Runs of which the best counts
-    #[arg(long, default_value_t = 3)]
+    /// Runs of which the median counts
+    #[arg(long, default_value_t = 5)]
     runs: usize,
     /// Short rounds in each run
     #[arg(long, default_value_t = 300)]
@@ -55,61 +53,34 @@ pub struct ScalingArgs {
 pub fn run(args: &ScalingArgs, places: &Places) -> Result<()> {
     let script = places.script("fetch-linux.sh");
     let vmlinuz = if args.only_this { None } else { Some(linux::fetch(&script, &args.linux)?) };
-    let _awake = Awake::new();
+    let _steady = Steady::new();
     let mut columns = Vec::new();
     if let Some(vmlinuz) = &vmlinuz {
-        let [one, two] = best(args, |cpus| on_linux(args, places, vmlinuz, cpus))?;
+        let [one, two] = medians(args, |cpus| on_linux(args, places, vmlinuz, cpus))?;
         columns.push((format!("Linux {}", linux::version(vmlinuz)), one, two));
     }
-    let [one, two] = best(args, |cpus| on_this_kernel(args, places, cpus))?;
+    let [one, two] = medians(args, |cpus| on_this_kernel(args, places, cpus))?;
     columns.push(("this kernel".to_owned(), one, two));
     print(&columns);
     Ok(())
 }
 
-/// The best figure of each row, in operations per second, on one CPU and on two.
-fn best(args: &ScalingArgs, run: impl Fn(u32) -> Result<Figures>) -> Result<[Figures; 2]> {
-    let mut best = [Figures::new(), Figures::new()];
+/// The median figure of each row, in operations per second, on one CPU and on two.
+fn medians(args: &ScalingArgs, run: impl Fn(u32) -> Result<Figures>) -> Result<[Figures; 2]> {
+    let mut all = [BTreeMap::new(), BTreeMap::new()];
     for _ in 0..args.runs.max(1) {
-        for (cpus, best) in (1..).zip(&mut best) {
+        for (cpus, all) in (1..).zip(&mut all) {
             for (name, figure) in run(cpus)? {
-                let slot = best.entry(name).or_insert(figure);
-                *slot = slot.max(figure);
+                all.entry(name).or_insert_with(Vec::new).push(figure);
             }
         }
     }
-    Ok(best)
+    Ok(all.map(|rows| rows.into_iter().filter_map(|(name, figures)| Some((name, median(figures)?))).collect()))
 }
 
-/// Keeps the host's CPUs from going to sleep, as long as this exists: a thread for each that
-/// gives way to any other at once (`SCHED_IDLE`). QEMU's threads sleep when they find its lock taken,
-/// and how long a CPU takes to wake up would be much of what is measured.
-struct Awake {
-    over: Arc<AtomicBool>,
-}
-
-impl Awake {
-    fn new() -> Awake {
-        let over = Arc::new(AtomicBool::new(false));
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            let over = over.clone();
-            thread::spawn(move || {
-                let priority: libc::c_int = 0;
-                let parameters = [0, libc::SCHED_IDLE as usize, (&raw const priority) as usize];
-                // Who may not be idle does not spin either.
-                while sys::call(libc::SYS_sched_setscheduler, &parameters).is_ok() && !over.load(Ordering::Relaxed) {
-                    (0..1_000_000).for_each(|_| hint::spin_loop());
-                }
-            });
-        }
-        Awake { over }
-    }
-}
-
-impl Drop for Awake {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-    }
+fn median(mut figures: Vec<f64>) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied()
 }
 
 fn words(args: &ScalingArgs, cpus: u32) -> [String; 2] {
