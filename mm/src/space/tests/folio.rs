@@ -52,6 +52,26 @@ fn one_write_maps_an_aligned_block() {
 }
 
 #[test]
+fn the_frames_of_a_folio_are_cleared() {
+    on_machine(512, |mem| {
+        let_make(mem, &[ORDER]);
+        let p = Process::new(mem);
+        p.map_at(AT, 20 * PAGES);
+        // The second time in the frames of the first.
+        for _ in 0..2 {
+            for block in 0..20 {
+                let start = AT + block * PAGES * PAGE;
+                p.write(start, 1).unwrap();
+                p.assert_zero(start + PAGE, PAGES - 1);
+                p.fill(start, PAGES);
+            }
+            p.space.madvise(AT, 20 * PAGES * PAGE, 4).unwrap();
+        }
+        assert_eq!(mem.folio_stats(ORDER), FolioStats { faults: 40, fallbacks: 0 });
+    });
+}
+
+#[test]
 fn the_largest_that_fits_is_made() {
     on_machine(1024, |mem| {
         let_make(mem, &[2, 3, 6]);

@@ -792,16 +792,16 @@ pub const RACES: &[Mutation] = &[
     race(
         "folios::fault_in_a_folio_and_munmap",
         "race: pages of a folio are taken out while it is made",
-        "mm/src/space/munmap.rs",
-        "            vmas.lock_vma(vma);\n",
-        "",
+        "mm/src/sync/vma_lock.rs",
+        "        if self.has_readers() {",
+        "        if false {",
     ),
     race(
         "folios::fault_in_a_folio_and_move",
         "race: pages of a folio are moved while it is made",
-        "mm/src/space/mremap/moving.rs",
-        "        state.vmas.lock_vma(vma);\n        self.core.tables.split_ends(self.mem, mv.source);",
-        "        self.core.tables.split_ends(self.mem, mv.source);",
+        "mm/src/sync/vma_lock.rs",
+        "        if self.has_readers() {",
+        "        if false {",
     ),
     race(
         "huge::two_huge_faults",
