@@ -185,9 +185,9 @@ model:
 	@seed=$$(date +%s); echo "seed $$seed"; \
 	$(MODEL_ENV) MODEL_SEED=$$seed MODEL_SCHEDULES=$(SCHEDULES) $(call cargo,test,$(MODEL_CARGO))
 
-# Breaks mm in one place after the other. Takes half an hour.
+# Breaks mm in one place after the other. Takes some hours; ARGS=race picks those with this word in their names.
 mutants:
-	@$(call cargo,run,-q -p tests --bin mutants) -- $(value ARGS)
+	@$(MODEL_ENV) $(call cargo,run,-q -p tests --bin mutants) -- $(value ARGS)
 
 bench: image guests
 	@$(RUNNER) bench $(value ARGS)
