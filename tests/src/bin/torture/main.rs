@@ -140,6 +140,7 @@ fn settled_memory() -> Memory {
 #[derive(Clone, Copy, Debug)]
 struct Memory {
     free: usize,
+    /// But for those of this process: its heap may grow by a page from reading one more file.
     anon: usize,
     tables: usize,
     committed: usize,
@@ -149,7 +150,7 @@ fn memory() -> Memory {
     let text = read("/proc/meminfo");
     Memory {
         free: value(&text, "MemFree:"),
-        anon: value(&text, "AnonPages:"),
+        anon: value(&text, "AnonPages:").saturating_sub(value(&read("/proc/self/status"), "RssAnon:")),
         tables: value(&text, "PageTables:"),
         committed: value(&text, "Committed_AS:"),
     }
