@@ -225,6 +225,17 @@ fn oracle(cache: &Oracle, program: &Program, places: &Places) -> std::result::Re
     slot.get_or_init(|| program.on_oracle(places).map_err(|error| format!("on Linux: {error:#}"))).clone()
 }
 
+/// The same for a selftest of Linux's. Some choose addresses by the time of day, and fail on Linux too if those
+/// are bad ones: then once more, as what they check cannot be compared otherwise.
+fn selftest_oracle(cache: &Oracle, program: &Program, places: &Places) -> std::result::Result<Output, String> {
+    let first = oracle(cache, program, places)?;
+    if first.status == 0 {
+        Ok(first)
+    } else {
+        program.on_oracle(places).map_err(|error| format!("on Linux: {error:#}"))
+    }
+}
+
 /// Runs the tests; fails if any of them does.
 pub fn run(args: &TestArgs, places: &Places) -> Result<ExitCode> {
     let scratch = places.build.join("tests");
@@ -589,7 +600,7 @@ fn check(test: &Test, places: &Places, oracles: &Oracle) -> Vec<(String, Verdict
             }
             one(verdict(complaints))
         }
-        Expect::Checks(lacking) => match oracle(oracles, &test.program, places) {
+        Expect::Checks(lacking) => match selftest_oracle(oracles, &test.program, places) {
             Ok(linux) => {
                 let mut results = tap::compare(&linux.text(), &here.text(), lacking);
                 if linux.status != 0 || results.is_empty() {
