@@ -9,6 +9,8 @@ use std::ffi::CStr;
 use std::fmt;
 
 pub const PAGE: usize = 4096;
+/// Sets of CPUs have a bit for each of so many.
+pub const CPUS: usize = 1024;
 /// End of user space, in bytes, with four-level paging.
 pub const TASK_SIZE: usize = (1 << 47) - PAGE;
 
@@ -105,6 +107,13 @@ pub fn call<const N: usize>(number: libc::c_long, arguments: &[usize; N]) -> Res
     } else {
         Ok(result as usize)
     }
+}
+
+/// Lets a thread, 0 for the calling one, run on one CPU only: the one with that number, below [`CPUS`].
+pub fn bind(thread: usize, cpu: usize) -> Result {
+    let mut set = [0u64; CPUS / 64];
+    set[cpu / 64] = 1 << (cpu % 64);
+    call(libc::SYS_sched_setaffinity, &[thread, size_of_val(&set), set.as_ptr() as usize])
 }
 
 /// `mmap` without a file.

@@ -44,12 +44,6 @@ fn discard(addr: usize, pages: usize) {
     must("madvise", sys::madvise(addr, pages * PAGE, libc::MADV_DONTNEED));
 }
 
-/// Binds the calling thread to a CPU.
-fn pin(cpu: usize) {
-    let set = [1u64 << cpu; 1];
-    must("sched_setaffinity", sys::call(libc::SYS_sched_setaffinity, &[0, 8, set.as_ptr() as usize]));
-}
-
 /// Waits until all threads have come here for the `turn`-th time.
 fn meet(arrived: &AtomicUsize, threads: usize, turn: usize) {
     arrived.fetch_add(1, SeqCst);
@@ -69,7 +63,7 @@ fn measure(
     let arrived = AtomicUsize::new(0);
     let (setup, work, teardown, arrived) = (&setup, &work, &teardown, &arrived);
     let run = |number: usize| {
-        pin(number);
+        must("sched_setaffinity", sys::bind(0, number));
         let time = |round: usize| {
             setup(number);
             meet(arrived, threads, 3 * round + 1);

@@ -6,7 +6,7 @@ use std::process::{self, Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use std::{env, fs, hint, io, mem, thread};
+use std::{env, fs, hint, io, thread};
 
 use ::tests::sys;
 
@@ -63,8 +63,8 @@ impl Drop for Steady {
 /// Threads of a process can be told to give way to those of other sessions only if all of their session does:
 /// Linux shares out CPUs among sessions first (`autogroup` in sched(7)).
 pub fn keep_awake() {
-    // SAFETY: concerns the calling process only.
-    unsafe { libc::setsid() };
+    // Who has been started leads no group yet, so it may.
+    let _ = crate::process::new_session();
     // Where there are no such groups there is nothing to say.
     let _ = fs::write("/proc/self/autogroup", "19");
     for cpu in cpus() {
@@ -76,7 +76,8 @@ pub fn keep_awake() {
 
 /// Spins on a CPU, but gives way to any other thread of the session at once (`SCHED_IDLE`).
 fn spin_on(cpu: usize) {
-    bind(0, cpu);
+    // Where that is refused it keeps some CPU awake.
+    let _ = sys::bind(0, cpu);
     let priority: libc::c_int = 0;
     let parameters = [0, libc::SCHED_IDLE as usize, (&raw const priority) as usize];
     // Who may not be idle does not spin either.
@@ -88,24 +89,10 @@ fn spin_on(cpu: usize) {
 
 /// The CPUs of the host that this process may use.
 fn cpus() -> Vec<usize> {
-    // SAFETY: a set of CPUs is bits, and may be all zeroes.
-    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
-    // SAFETY: the set is writable, and as large as is said.
-    if unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) } != 0 {
-        return Vec::new();
-    }
-    // SAFETY: the numbers are those of bits in the set.
-    (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
-}
-
-/// Lets a thread, 0 for the calling one, run on one CPU only.
-fn bind(thread: i32, cpu: usize) {
-    // SAFETY: as in `cpus`; `cpu` is one of those.
-    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
-    // SAFETY: the number is that of a bit in the set.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: the set is as large as is said. The thread is one of this process or of QEMU, or is gone.
-    unsafe { libc::sched_setaffinity(thread, size_of_val(&set), &raw const set) };
+    let mut set = [0u64; sys::CPUS / 64];
+    // Of a host with more than fit into the set none are known.
+    let _ = sys::call(libc::SYS_sched_getaffinity, &[0, size_of_val(&set), set.as_mut_ptr() as usize]);
+    (0..sys::CPUS).filter(|cpu| set[cpu / 64] >> (cpu % 64) & 1 != 0).collect()
 }
 
 /// Binds the virtual CPUs of this process's descendants that are not `bound` yet.
@@ -119,7 +106,8 @@ fn bind_machines(cpus: &[usize], bound: &mut HashSet<i32>) {
             if bound.insert(thread)
                 && let Some(&cpu) = cpus.get(number % cpus.len().max(1))
             {
-                bind(thread, cpu);
+                // It may be gone.
+                let _ = sys::bind(thread as usize, cpu);
             }
         }
     }

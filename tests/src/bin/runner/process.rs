@@ -63,7 +63,8 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Output> {
     Ok(Output { stdout: join(stdout), stderr, status })
 }
 
-fn new_session() -> io::Result<()> {
+/// Lets the calling process, which leads no group, lead a session.
+pub fn new_session() -> io::Result<()> {
     // SAFETY: concerns the calling process only.
     if unsafe { libc::setsid() } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
